@@ -1,0 +1,62 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * qmp/client.h: a connection to one QMP monitor (source: QEMU, docs/interop/qmp-spec).
+ *
+ * The client is synchronous: one command is sent, its reply is matched by id, and events that
+ * come meanwhile are queued. One thread at a time per client. QEMU serves one client per
+ * monitor: a second one connects but is not greeted until the first leaves, which is reported
+ * as TMK_ERR_BUSY ('monitor busy') when the greeting does not come in time.
+ */
+#pragma once
+
+#include "util/error.h"
+#include <glib.h>
+#include <jansson.h>
+#include <sys/types.h>
+
+typedef struct QmpClient QmpClient;
+
+typedef struct {
+  unsigned greeting_timeout_ms; /* 0: 5000 */
+  unsigned reply_timeout_ms;    /* 0: 60000; a command without a reply in this time is an error
+                                   and the connection is closed */
+} QmpOptions;
+
+/* The address in one normal form: "unix:/absolute/path" or "tcp:host:port". Accepts a plain path,
+ * "unix:PATH" and "tcp:HOST:PORT" (IPv6 hosts in brackets). Free with g_free(). */
+char *qmp_address_normalize (const char *addr, TmkError **errp);
+
+/* Connects, waits for the greeting, negotiates. `opts` may be NULL. The path of a unix socket may
+ * be longer than sun_path: it is then reached through its folder. */
+QmpClient *qmp_client_open (const char *addr, const QmpOptions *opts, TmkError **errp);
+
+void qmp_client_free (QmpClient *client);
+
+/* Closes and opens the same address again (events queued so far are kept). */
+bool qmp_client_reconnect (QmpClient *client, TmkError **errp);
+
+/* Runs `command` with `arguments` (reference stolen, also on failure; NULL: none). Returns the
+ * "return" value, a new reference. An error reply is TMK_ERR_FAILED (TMK_ERR_UNSUPPORTED for class
+ * CommandNotFound, TMK_ERR_NOT_FOUND for DeviceNotFound) whose message is QEMU's own text;
+ * TMK_ERR_GONE where the connection ends. */
+json_t *qmp_execute (QmpClient *client, const char *command, json_t *arguments, TmkError **errp);
+
+/* As qmp_execute() where the reply does not matter. */
+bool qmp_run (QmpClient *client, const char *command, json_t *arguments, TmkError **errp);
+
+/* Takes the oldest queued event whose name is `name` (NULL: any), waiting up to `timeout_ms` for
+ * one to come (0: only look at what is there). Returns the whole event object, a new reference, or
+ * NULL: without an error on time-out, with one (TMK_ERR_GONE) where the connection ended. */
+json_t *qmp_client_take_event (QmpClient *client, const char *name, unsigned timeout_ms,
+                               TmkError **errp);
+
+/* QEMU's version as major*10000 + minor*100 + micro, from the greeting. */
+unsigned qmp_client_version (const QmpClient *client);
+/* "tcp:…" or "unix:…", normalized. Owned by the client. */
+const char *qmp_client_address (const QmpClient *client);
+
+/* The credentials of the process that listens at the other end (unix sockets; SO_PEERCRED). */
+bool qmp_client_peer (const QmpClient *client, pid_t *pid, uid_t *uid, gid_t *gid);
+
+G_DEFINE_AUTOPTR_CLEANUP_FUNC (QmpClient, qmp_client_free)
+G_DEFINE_AUTOPTR_CLEANUP_FUNC (json_t, json_decref)
