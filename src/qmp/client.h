@@ -6,6 +6,12 @@
  * come meanwhile are queued. One thread at a time per client. QEMU serves one client per
  * monitor: a second one connects but is not greeted until the first leaves, which is reported
  * as TMK_ERR_BUSY ('monitor busy') when the greeting does not come in time.
+ *
+ * Events are hints. At most QMP_EVENTS_MAX are kept: beyond that a new one takes the place of the
+ * oldest of the same name, or of the oldest of all, so that a flood of one kind loses only its own.
+ * Who waits for an event must also ask for the state now and then (query-jobs and so on).
+ *
+ * With TIDEMARK_QMP_TRACE=1 in the environment each message is printed to stderr, without secrets.
  */
 #pragma once
 
@@ -16,8 +22,10 @@
 
 typedef struct QmpClient QmpClient;
 
+#define QMP_EVENTS_MAX 4096
+
 typedef struct {
-  unsigned greeting_timeout_ms; /* 0: 5000 */
+  unsigned greeting_timeout_ms; /* 0: 5000; from the start of connecting to the greeting */
   unsigned reply_timeout_ms;    /* 0: 60000; a command without a reply in this time is an error
                                    and the connection is closed */
 } QmpOptions;
@@ -27,18 +35,22 @@ typedef struct {
 char *qmp_address_normalize (const char *addr, TmkError **errp);
 
 /* Connects, waits for the greeting, negotiates. `opts` may be NULL. The path of a unix socket may
- * be longer than sun_path: it is then reached through its folder. */
+ * be longer than sun_path. TMK_ERR_NOT_FOUND: no such socket; TMK_ERR_GONE: nobody listens;
+ * TMK_ERR_BUSY: see above; TMK_ERR_INVALID: what listens does not speak QMP. */
 QmpClient *qmp_client_open (const char *addr, const QmpOptions *opts, TmkError **errp);
 
 void qmp_client_free (QmpClient *client);
 
-/* Closes and opens the same address again (events queued so far are kept). */
+/* Closes and opens the same address again (events queued so far are kept). After a failure the
+ * client is closed, and this may be tried again. */
 bool qmp_client_reconnect (QmpClient *client, TmkError **errp);
 
 /* Runs `command` with `arguments` (reference stolen, also on failure; NULL: none). Returns the
  * "return" value, a new reference. An error reply is TMK_ERR_FAILED (TMK_ERR_UNSUPPORTED for class
  * CommandNotFound, TMK_ERR_NOT_FOUND for DeviceNotFound) whose message is QEMU's own text;
- * TMK_ERR_GONE where the connection ends. */
+ * TMK_ERR_GONE where the connection ends; TMK_ERR_TIMEOUT where no reply comes in time, and then it
+ * is not known whether the command was or will be carried out. A command that changes something
+ * passes the test points "qmp:COMMAND" and "qmp:COMMAND:done". */
 json_t *qmp_execute (QmpClient *client, const char *command, json_t *arguments, TmkError **errp);
 
 /* As qmp_execute() where the reply does not matter. */
@@ -49,6 +61,11 @@ bool qmp_run (QmpClient *client, const char *command, json_t *arguments, TmkErro
  * NULL: without an error on time-out, with one (TMK_ERR_GONE) where the connection ended. */
 json_t *qmp_client_take_event (QmpClient *client, const char *name, unsigned timeout_ms,
                                TmkError **errp);
+
+/* As qmp_client_take_event(), but only an event whose "data" holds the string `value` at `key`: the
+ * JOB_STATUS_CHANGE of one job ("id"), the BLOCK_EXPORT_DELETED of one export. */
+json_t *qmp_client_take_event_of (QmpClient *client, const char *name, const char *key,
+                                  const char *value, unsigned timeout_ms, TmkError **errp);
 
 /* QEMU's version as major*10000 + minor*100 + micro, from the greeting. */
 unsigned qmp_client_version (const QmpClient *client);
