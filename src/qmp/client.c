@@ -37,6 +37,7 @@ struct QmpClient {
   unsigned version;
   guint32 session; /* the first part of every id */
   unsigned serial; /* the second */
+  bool hide;       /* a secret was sent and its reply is awaited: QEMU may repeat it */
   /* kept when the connection ends */
   GQueue events; /* of json_t, oldest first */
 };
@@ -46,6 +47,10 @@ trace_message (const QmpClient *client, char direction, json_t *message)
 {
   if (!client->trace)
     return;
+  if (client->hide && direction == '<') {
+    fputs ("< (hidden)\n", stderr);
+    return;
+  }
   char *text = json_dumps (message, JSON_COMPACT);
   fprintf (stderr, "%c %s\n", direction, text != NULL ? text : "(not UTF-8)");
   free (text);
@@ -213,10 +218,12 @@ receive (QmpClient *client, gint64 deadline, bool *late, TmkError **errp)
   return NULL;
 }
 
-/* Takes in replies' bytes while it waits: QEMU may not read on before we do. */
+/* Takes in replies' bytes while it waits: QEMU may not read on before we do. Fails as pump(). */
 static bool
-send_all (QmpClient *client, const char *data, size_t len, gint64 deadline, TmkError **errp)
+send_all (QmpClient *client, const char *data, size_t len, gint64 deadline, bool *late,
+          TmkError **errp)
 {
+  *late = false;
   while (len > 0) {
     ssize_t n = send (client->fd, data, len, MSG_NOSIGNAL);
     if (n >= 0) {
@@ -231,10 +238,11 @@ send_all (QmpClient *client, const char *data, size_t len, gint64 deadline, TmkE
       return false;
     }
     int ready = wait_for (client->fd, POLLIN | POLLOUT, deadline);
-    if (ready <= 0) {
-      lost (client, ready < 0 ? errno : ETIMEDOUT, errp);
+    *late = ready == 0;
+    if (ready < 0)
+      lost (client, errno, errp);
+    if (ready <= 0)
       return false;
-    }
     if ((ready & (POLLIN | POLLHUP | POLLERR)) != 0 && !fill (client, errp))
       return false;
   }
@@ -277,12 +285,12 @@ build_message (const char *command, json_t *arguments, const char *id)
 
 static bool
 send_command (QmpClient *client, const char *command, json_t *arguments, const char *id,
-              gint64 deadline, TmkError **errp)
+              gint64 deadline, bool *late, TmkError **errp)
 {
+  *late = false;
   g_autoptr (json_t) message = build_message (command, arguments, id);
-  bool secret = find_secret (command, arguments) != NULL;
   if (client->trace) {
-    g_autoptr (json_t) shown = secret ? hide_secret (message) : json_incref (message);
+    g_autoptr (json_t) shown = client->hide ? hide_secret (message) : json_incref (message);
     trace_message (client, '>', shown);
   }
   char *text = json_dumps (message, JSON_COMPACT);
@@ -292,8 +300,8 @@ send_command (QmpClient *client, const char *command, json_t *arguments, const c
   }
   size_t len = strlen (text);
   text[len] = '\n'; /* in place of the NUL */
-  bool ok = send_all (client, text, len + 1, deadline, errp);
-  if (secret)
+  bool ok = send_all (client, text, len + 1, deadline, late, errp);
+  if (client->hide)
     explicit_bzero (text, len);
   free (text);
   return ok;
@@ -359,19 +367,18 @@ run_command (QmpClient *client, const char *command, json_t *arguments, TmkError
 {
   g_autofree char *id = g_strdup_printf ("tidemark-%08x-%u", client->session, ++client->serial);
   gint64 deadline = g_get_monotonic_time () + (gint64) client->opts.reply_timeout_ms * 1000;
-  if (!send_command (client, command, arguments, id, deadline, errp))
-    return NULL;
-  for (;;) {
-    bool late;
-    g_autoptr (json_t) message = receive (client, deadline, &late, errp);
-    if (message == NULL) {
-      if (late)
-        set_late (client, command, errp);
-      return NULL;
+  bool late;
+  if (send_command (client, command, arguments, id, deadline, &late, errp)) {
+    json_t *message;
+    while ((message = receive (client, deadline, &late, errp)) != NULL) {
+      g_autoptr (json_t) owned = message;
+      if (is_reply (message, id))
+        return take_result (command, message, find_secret (command, arguments), errp);
     }
-    if (is_reply (message, id))
-      return take_result (command, message, find_secret (command, arguments), errp);
   }
+  if (late)
+    set_late (client, command, errp);
+  return NULL;
 }
 
 static void
@@ -393,7 +400,9 @@ qmp_execute (QmpClient *client, const char *command, json_t *arguments, TmkError
     return NULL;
   }
   pass_testpoint (command, "");
+  client->hide = find_secret (command, args) != NULL;
   json_t *result = run_command (client, command, args, errp);
+  client->hide = false;
   pass_testpoint (command, ":done");
   return result;
 }
