@@ -51,4 +51,20 @@ DiskDef *domain_def_find_disk (const TmkDomainDef *def, const char *target);
 /* As find_disk, but `name` may also be the path of the active image, as a checkpoint may say. */
 DiskDef *domain_def_find_disk_or_path (const TmkDomainDef *def, const char *name);
 
+/* The active image of `disk`, or NULL for an empty drive. Owned by `disk`. */
+const DiskSourceDef *disk_def_active (const DiskDef *disk);
+
+/* For many look-ups: targets (and, if asked, paths of active images as find_disk_or_path knows
+ * them) to disks, for domain_index_find(). Borrows from `def`, which must stay as it is. Free
+ * with g_hash_table_unref(). */
+GHashTable *domain_def_index (const TmkDomainDef *def, gboolean with_paths);
+DiskDef *domain_index_find (GHashTable *index, const char *name);
+
+/* "vda, vdb": the targets, for hints. Free with g_free(). */
+char *domain_def_list_targets (const TmkDomainDef *def);
+
+/* The `<domain>` of a document (itself one, or one within `<domstatus>`) as a checkpoint keeps it:
+ * laid out afresh, its own indent starting at column 0. Free with g_free(). */
+char *domain_xml_normalise (const char *xml, size_t len, const char *origin, TmkError **errp);
+
 G_DEFINE_AUTOPTR_CLEANUP_FUNC (TmkDomainDef, tmk_domain_def_free)

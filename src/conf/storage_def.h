@@ -55,4 +55,7 @@ StorageDef *storage_def_new (void);
 StorageDef *storage_def_copy (const StorageDef *src);
 void storage_def_free (StorageDef *def);
 
+/* Appends a seclabel that says nothing yet; owned by `def`. */
+SeclabelDef *storage_def_add_seclabel (StorageDef *def);
+
 G_DEFINE_AUTOPTR_CLEANUP_FUNC (StorageDef, storage_def_free)
