@@ -3,7 +3,7 @@
  * tidemark xml: definitions without a VM: is a document valid, what does it look like, and what
  * does it mean for a domain's disks? See tidemark-xml(1).
  */
-#include "util/error.h"
+#include "cli/cli.h"
 #include "util/fsx.h"
 
 #include <glib.h>
@@ -13,8 +13,6 @@
 #include <tidemark/checkpoint_def.h>
 #include <tidemark/domain_def.h>
 #include <tidemark/xml.h>
-
-int cmd_xml (int argc, char **argv);
 
 enum { DONE = 0, FAILED = 1, USAGE = 2 };
 

@@ -377,3 +377,9 @@ tmk_checkpoint_def_parent (const TmkCheckpointDef *def)
 {
   return def->parent;
 }
+
+CheckpointDisk *
+checkpoint_def_add_disk (TmkCheckpointDef *def, const char *name)
+{
+  return add_disk (def->disks, name);
+}

@@ -31,6 +31,9 @@ struct TmkCheckpointDef {
   char *domain_xml;
 };
 
+/* Appends an empty entry for disk `name`; owned by `def`. */
+CheckpointDisk *checkpoint_def_add_disk (TmkCheckpointDef *def, const char *name);
+
 CheckpointDisk *checkpoint_def_find_disk (const TmkCheckpointDef *def, const char *name);
 
 /* Is `name` one that a checkpoint may have (libvirt's schema: [a-zA-Z0-9_-][a-zA-Z0-9_.-]*)? */

@@ -16,6 +16,7 @@
 #pragma once
 
 #include "util/error.h"
+#include "util/jsonx.h"
 #include <glib.h>
 #include <jansson.h>
 #include <sys/types.h>
@@ -76,4 +77,3 @@ const char *qmp_client_address (const QmpClient *client);
 bool qmp_client_peer (const QmpClient *client, pid_t *pid, uid_t *uid, gid_t *gid);
 
 G_DEFINE_AUTOPTR_CLEANUP_FUNC (QmpClient, qmp_client_free)
-G_DEFINE_AUTOPTR_CLEANUP_FUNC (json_t, json_decref)

@@ -1,0 +1,234 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * tidemark begin: starts a job exactly as a document describes it.
+ *
+ * The job outlives this process, and somebody must look after it: resume a guest that it stopped,
+ * tidy up when it ends. That is a `tidemark wait --guard` in the background.
+ */
+#include "cli/cli.h"
+
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+typedef struct {
+  gboolean reuse_external, no_space_check, compress, no_guard;
+  char *compression_type, *secrets, *bandwidth;
+} BeginArgs;
+
+static void
+begin_args_clear (BeginArgs *begin)
+{
+  g_free (begin->compression_type);
+  g_free (begin->secrets);
+  g_free (begin->bandwidth);
+}
+G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC (BeginArgs, begin_args_clear)
+
+/* "100M" → bytes. */
+static bool
+parse_bandwidth (const char *text, guint64 *bytes)
+{
+  char *end;
+  if (!g_ascii_isdigit (*text))
+    return false;
+  guint64 value = g_ascii_strtoull (text, &end, 10);
+  guint shift = 0;
+  switch (g_ascii_toupper (*end)) {
+  case '\0':
+    break;
+  case 'K':
+    shift = 10;
+    break;
+  case 'M':
+    shift = 20;
+    break;
+  case 'G':
+    shift = 30;
+    break;
+  default:
+    return false;
+  }
+  if (shift != 0 && end[1] != '\0')
+    return false;
+  if (value == 0 || value > ((guint64) G_MAXINT64 >> shift))
+    return false;
+  *bytes = value << shift;
+  return true;
+}
+
+static TmkBackupDef *
+read_backup (const CliArgs *args, const char *file)
+{
+  size_t len;
+  g_autoptr (TmkError) err = NULL;
+  g_autofree char *xml = cli_read (args, file, &len);
+  if (xml == NULL)
+    return NULL;
+  TmkBackupDef *def = tmk_backup_def_parse (xml, len, file, TMK_XML_PUBLIC, &err);
+  if (def == NULL)
+    cli_fail (args, err);
+  return def;
+}
+
+static TmkCheckpointDef *
+read_checkpoint (const CliArgs *args, const char *file)
+{
+  size_t len;
+  g_autoptr (TmkError) err = NULL;
+  g_autofree char *xml = cli_read (args, file, &len);
+  if (xml == NULL)
+    return NULL;
+  TmkCheckpointDef *def = tmk_checkpoint_def_parse (xml, len, file, TMK_XML_PUBLIC, &err);
+  if (def == NULL)
+    cli_fail (args, err);
+  return def;
+}
+
+static void
+detach (gpointer unused)
+{
+  (void) unused;
+  setsid ();
+}
+
+static void
+start_guard (const CliArgs *args)
+{
+  g_autoptr (GError) gerror = NULL;
+  g_autofree char *self = g_file_read_link ("/proc/self/exe", NULL);
+  g_autofree char *cwd = g_get_current_dir ();
+  g_autoptr (GPtrArray) argv = g_ptr_array_new ();
+  g_autofree char *xml = args->domain_xml != NULL
+      ? g_canonicalize_filename (args->domain_xml, cwd)
+      : NULL;
+  g_ptr_array_add (argv, self != NULL ? self : (char *) "tidemark");
+  g_ptr_array_add (argv, (char *) "wait");
+  g_ptr_array_add (argv, (char *) "--guard");
+  g_ptr_array_add (argv, (char *) "--qmp");
+  g_ptr_array_add (argv, args->qmp);
+  if (xml != NULL && !g_str_equal (args->domain_xml, "-")) {
+    g_ptr_array_add (argv, (char *) "--domain-xml");
+    g_ptr_array_add (argv, xml);
+  }
+  if (args->state_dir != NULL) {
+    g_ptr_array_add (argv, (char *) "--state-dir");
+    g_ptr_array_add (argv, args->state_dir);
+  }
+  g_ptr_array_add (argv, NULL);
+  /* The guard is no step of begin: a test that kills begin at a step must not kill it too. */
+  g_auto (GStrv) env = g_environ_unsetenv (g_get_environ (), "TIDEMARK_TEST_KILL_AT");
+  if (!g_spawn_async (NULL, (char **) argv->pdata, env,
+                      G_SPAWN_SEARCH_PATH | G_SPAWN_STDOUT_TO_DEV_NULL | G_SPAWN_STDERR_TO_DEV_NULL,
+                      detach, NULL, NULL, &gerror)) {
+    g_autofree char *message = g_strdup_printf (
+        "nobody looks after the job (%s): run 'tidemark wait' until it ends", gerror->message);
+    cli_warn (message, NULL);
+  }
+}
+
+static int
+print_definition (const CliArgs *args, TmkDomain *domain)
+{
+  g_autoptr (TmkError) err = NULL;
+  char *xml = tmk_domain_job_xml (domain, TMK_XML_PUBLIC, &err);
+  if (xml == NULL)
+    return cli_fail (args, err);
+  fputs (xml, stdout);
+  tmk_free (xml);
+  return EXIT_DONE;
+}
+
+static int
+abort_interrupted (const CliArgs *args, TmkDomain *domain)
+{
+  g_autoptr (TmkError) err = NULL;
+  if (!tmk_domain_abort (domain, &err) && tmk_error_code (err) != TMK_ERR_NOT_FOUND)
+    return cli_fail (args, err);
+  fprintf (stderr, "tidemark: interrupted: the job was cancelled\n");
+  return EXIT_INTERRUPTED;
+}
+
+static int
+begin (const CliArgs *args, const BeginArgs *given)
+{
+  TmkBeginOptions options = {
+    .reuse_external = given->reuse_external,
+    .no_space_check = given->no_space_check,
+    .compress = given->compress,
+    .compression_type = given->compression_type,
+    .secrets = given->secrets,
+    .warn = cli_warn,
+  };
+  if (given->bandwidth != NULL && !parse_bandwidth (given->bandwidth, &options.bandwidth))
+    return cli_usage ("begin", "'%s' is no bandwidth: write bytes a second as in 50M",
+                      given->bandwidth);
+  if (given->compression_type != NULL && !g_str_equal (given->compression_type, "zlib")
+      && !g_str_equal (given->compression_type, "zstd"))
+    return cli_usage ("begin", "'%s' is no compression: choose zlib or zstd",
+                      given->compression_type);
+  if (given->compression_type != NULL)
+    options.compress = true;
+
+  g_autoptr (TmkBackupDef) def = read_backup (args, args->rest[0]);
+  if (def == NULL)
+    return EXIT_FAILED;
+  g_autoptr (TmkCheckpointDef) checkpoint = NULL;
+  if (args->rest[1] != NULL) {
+    checkpoint = read_checkpoint (args, args->rest[1]);
+    if (checkpoint == NULL)
+      return EXIT_FAILED;
+  }
+  g_autoptr (TmkDomain) domain = cli_open (args);
+  if (domain == NULL)
+    return args->qmp == NULL ? EXIT_USAGE : EXIT_FAILED;
+  cli_catch_signals ();
+  g_autoptr (TmkError) err = NULL;
+  if (!tmk_domain_begin (domain, def, checkpoint, &options, &err))
+    return cli_fail (args, err);
+  if (cli_interrupted ())
+    return abort_interrupted (args, domain);
+  if (!given->no_guard)
+    start_guard (args);
+  if (!args->json)
+    return print_definition (args, domain);
+  g_autoptr (TmkJobStatus) status = tmk_domain_job_status (domain, &err);
+  if (status == NULL)
+    return cli_fail (args, err);
+  cli_print_json (cli_job_json (status));
+  return EXIT_DONE;
+}
+
+int
+cmd_begin (int argc, char **argv)
+{
+  g_auto (CliArgs) args = { 0 };
+  g_auto (BeginArgs) given = { 0 };
+  const GOptionEntry own[] = {
+    { "reuse-external", 0, 0, G_OPTION_ARG_NONE, &given.reuse_external,
+      "targets exist already and are used as they are", NULL },
+    { "secrets", 0, 0, G_OPTION_ARG_FILENAME, &given.secrets,
+      "file or folder with the passphrases of encrypted targets", "PATH" },
+    { "compress", 0, 0, G_OPTION_ARG_NONE, &given.compress, "write compressed qcow2 targets",
+      NULL },
+    { "compression", 0, 0, G_OPTION_ARG_STRING, &given.compression_type,
+      "how to compress them: zlib or zstd", "TYPE" },
+    { "bandwidth", 0, 0, G_OPTION_ARG_STRING, &given.bandwidth,
+      "copy at most so many bytes a second and disk (50M)", "BYTES" },
+    { "no-space-check", 0, 0, G_OPTION_ARG_NONE, &given.no_space_check,
+      "begin even if the targets may not fit", NULL },
+    { "no-guard", 0, 0, G_OPTION_ARG_NONE, &given.no_guard,
+      "leave no process behind; then keep a 'tidemark wait' running", NULL },
+    G_OPTION_ENTRY_NULL,
+  };
+  int rc;
+  if (!cli_parse (argc, argv, "begin", "BACKUP.xml [CHECKPOINT.xml]",
+                  "Starts a backup job exactly as BACKUP.xml (<domainbackup>) says, with the"
+                  " checkpoint of\nCHECKPOINT.xml at the same instant. Prints the aligned"
+                  " definition; returns once the job runs.",
+                  own, &args, 1, 2, &rc))
+    return rc;
+  return begin (&args, &given);
+}

@@ -1,0 +1,279 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* cli/cli.c: see cli/cli.h. */
+#include "cli/cli.h"
+
+#include "util/fsx.h"
+#include "util/jsonx.h"
+
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#define MAX_DOCUMENT (64 * 1024 * 1024)
+
+/* --- options --------------------------------------------------------------------------------- */
+
+void
+cli_args_clear (CliArgs *args)
+{
+  g_free (args->qmp);
+  g_free (args->domain_xml);
+  g_free (args->state_dir);
+  g_strfreev (args->rest);
+  *args = (CliArgs){ 0 };
+}
+
+int
+cli_usage (const char *verb, const char *format, ...)
+{
+  va_list ap;
+  va_start (ap, format);
+  g_autofree char *message = g_strdup_vprintf (format, ap);
+  va_end (ap);
+  fprintf (stderr, "tidemark: error: %s\nhint: see 'tidemark %s --help'\n", message, verb);
+  return EXIT_USAGE;
+}
+
+bool
+cli_parse (int argc, char **argv, const char *verb, const char *parameters, const char *summary,
+           const GOptionEntry *own, CliArgs *args, guint min, guint max, int *rc)
+{
+  const GOptionEntry shared[] = {
+    { "qmp", 0, 0, G_OPTION_ARG_FILENAME, &args->qmp, "QMP socket of a running QEMU", "ADDR" },
+    { "domain-xml", 0, 0, G_OPTION_ARG_FILENAME, &args->domain_xml,
+      "libvirt <domain> document that names the disks", "FILE" },
+    { "state-dir", 0, 0, G_OPTION_ARG_FILENAME, &args->state_dir,
+      "where jobs and checkpoints are remembered", "DIR" },
+    { "json", 0, 0, G_OPTION_ARG_NONE, &args->json, "print JSON", NULL },
+    { "quiet", 'q', 0, G_OPTION_ARG_NONE, &args->quiet, "show no progress", NULL },
+    { G_OPTION_REMAINING, 0, 0, G_OPTION_ARG_FILENAME_ARRAY, &args->rest, NULL, parameters },
+    G_OPTION_ENTRY_NULL,
+  };
+  g_autoptr (GOptionContext) context = g_option_context_new (NULL);
+  g_autofree char *program = g_strconcat ("tidemark ", verb, NULL);
+  g_set_prgname (program);
+  g_option_context_set_summary (context, summary);
+  g_autofree char *more = g_strdup_printf ("'man tidemark-%s' has the rest, with examples.", argv[0]);
+  g_option_context_set_description (context, more);
+  g_option_context_add_main_entries (context, shared, NULL);
+  if (own != NULL)
+    g_option_context_add_main_entries (context, own, NULL);
+
+  /* GOption moves what it does not know about: give it a copy of the vector. */
+  g_auto (GStrv) copy = g_new0 (char *, argc + 1);
+  for (int i = 0; i < argc; i++)
+    copy[i] = g_strdup (argv[i]);
+  g_autoptr (GError) gerror = NULL;
+  if (!g_option_context_parse_strv (context, &copy, &gerror)) {
+    *rc = cli_usage (verb, "%s", gerror->message);
+    return false;
+  }
+  if (args->rest == NULL)
+    args->rest = g_new0 (char *, 1);
+  guint n = g_strv_length (args->rest);
+  if (n < min || n > max) {
+    *rc = n < min ? cli_usage (verb, "too few arguments: %s", parameters)
+                  : cli_usage (verb, "too many arguments: '%s'", args->rest[max]);
+    return false;
+  }
+  return true;
+}
+
+/* --- domains and documents ------------------------------------------------------------------- */
+
+char *
+cli_read (const CliArgs *args, const char *file, size_t *len)
+{
+  g_autoptr (TmkError) err = NULL;
+  char *text = fsx_read_file (file, MAX_DOCUMENT, len, &err);
+  if (text == NULL)
+    cli_fail (args, err);
+  return text;
+}
+
+TmkDomain *
+cli_open (const CliArgs *args)
+{
+  g_autoptr (TmkError) err = NULL;
+  g_autoptr (TmkDomainDef) def = NULL;
+  if (args->qmp == NULL) {
+    error_set (&err, "cli", TMK_ERR_USAGE, 0, "no domain is named");
+    error_hint (&err, "name a running QEMU by its monitor: --qmp /path/of/qmp.sock");
+    cli_fail (args, err);
+    return NULL;
+  }
+  if (args->domain_xml != NULL) {
+    size_t len;
+    g_autofree char *xml = cli_read (args, args->domain_xml, &len);
+    if (xml == NULL)
+      return NULL;
+    def = tmk_domain_def_parse (xml, len, args->domain_xml, &err);
+    if (def == NULL) {
+      cli_fail (args, err);
+      return NULL;
+    }
+  }
+  TmkDomainOptions options = { .state_dir = args->state_dir, .domain = def };
+  TmkDomain *domain = tmk_domain_open_qmp (args->qmp, &options, &err);
+  if (domain == NULL)
+    cli_fail (args, err);
+  return domain;
+}
+
+/* --- saying ---------------------------------------------------------------------------------- */
+
+int
+cli_fail (const CliArgs *args, const TmkError *err)
+{
+  const char *hint = tmk_error_hint (err);
+  fprintf (stderr, "tidemark: error: %s\n", tmk_error_message (err));
+  if (hint != NULL)
+    fprintf (stderr, "hint: %s\n", hint);
+  if (args->json) {
+    json_t *body = json_pack ("{s:s, s:s, s:o}", "domain", tmk_error_domain (err), "code",
+                              tmk_error_code_name (tmk_error_code (err)), "message",
+                              jsonx_string_or_null (tmk_error_message (err)));
+    json_object_set_new (body, "hint", jsonx_string_or_null (hint));
+    cli_print_json (json_pack ("{s:o}", "error", body));
+  }
+  switch (tmk_error_code (err)) {
+  case TMK_ERR_USAGE:
+    return EXIT_USAGE;
+  case TMK_ERR_DAMAGED:
+    return EXIT_DAMAGE;
+  default:
+    return EXIT_FAILED;
+  }
+}
+
+void
+cli_warn (const char *message, void *unused)
+{
+  fprintf (stderr, "tidemark: warning: %s\n", message);
+}
+
+char *
+cli_size (guint64 bytes)
+{
+  static const char *const units[] = { "bytes", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB" };
+  double value = (double) bytes;
+  guint unit = 0;
+  while (value >= 1024 && unit < G_N_ELEMENTS (units) - 1) {
+    value /= 1024;
+    unit++;
+  }
+  return unit == 0 ? g_strdup_printf ("%" G_GUINT64_FORMAT " bytes", bytes)
+                   : g_strdup_printf ("%.1f %s", value, units[unit]);
+}
+
+char *
+cli_time (gint64 us)
+{
+  g_autoptr (GDateTime) time = g_date_time_new_from_unix_utc (us / G_USEC_PER_SEC);
+  return time != NULL ? g_date_time_format (time, "%Y-%m-%dT%H:%M:%SZ") : g_strdup ("");
+}
+
+void
+cli_print_json (json_t *value)
+{
+  json_dumpf (value, stdout, JSON_INDENT (2));
+  putchar ('\n');
+  json_decref (value);
+}
+
+/* --- jobs ------------------------------------------------------------------------------------ */
+
+static json_t *
+time_or_null (gint64 us)
+{
+  if (us == 0)
+    return json_null ();
+  g_autofree char *text = cli_time (us);
+  return json_string (text);
+}
+
+json_t *
+cli_job_json (const TmkJobStatus *status)
+{
+  json_t *disks = json_array ();
+  for (size_t i = 0; i < status->n_disks; i++) {
+    const TmkJobDisk *disk = status->disks[i];
+    json_t *entry = json_object ();
+    json_object_set_new (entry, "name", jsonx_string_or_null (disk->name));
+    json_object_set_new (entry, "mode", jsonx_string_or_null (disk->mode));
+    json_object_set_new (entry, "incremental", jsonx_string_or_null (disk->incremental));
+    json_object_set_new (entry, "target", jsonx_string_or_null (disk->target));
+    json_object_set_new (entry, "format", jsonx_string_or_null (disk->format));
+    json_object_set_new (entry, "backing", jsonx_string_or_null (disk->backing));
+    json_object_set_new (entry, "state", jsonx_string_or_null (disk->state));
+    json_object_set_new (entry, "done", json_integer ((json_int_t) disk->done));
+    json_object_set_new (entry, "total", json_integer ((json_int_t) disk->total));
+    json_object_set_new (entry, "error", jsonx_string_or_null (disk->error));
+    json_array_append_new (disks, entry);
+  }
+  json_t *job = json_object ();
+  json_object_set_new (job, "state", json_string (tmk_job_state_name (status->state)));
+  json_object_set_new (job, "id", jsonx_string_or_null (status->id));
+  json_object_set_new (job, "mode", json_string (status->pull ? "pull" : "push"));
+  json_object_set_new (job, "checkpoint", jsonx_string_or_null (status->checkpoint));
+  json_object_set_new (job, "started", time_or_null (status->started_us));
+  json_object_set_new (job, "ended", time_or_null (status->ended_us));
+  json_object_set_new (job, "done", json_integer ((json_int_t) status->done));
+  json_object_set_new (job, "total", json_integer ((json_int_t) status->total));
+  json_object_set_new (job, "speed", json_integer ((json_int_t) status->speed));
+  json_object_set_new (job, "pause_us", json_integer ((json_int_t) status->pause_us));
+  json_object_set_new (job, "error", jsonx_string_or_null (status->error));
+  json_object_set_new (job, "hint", jsonx_string_or_null (status->hint));
+  json_object_set_new (job, "disks", disks);
+  return job;
+}
+
+int
+cli_report_job (const CliArgs *args, const TmkJobStatus *status)
+{
+  bool done = status->state == TMK_JOB_DONE;
+  if (args->json) {
+    cli_print_json (cli_job_json (status));
+  } else if (done && !args->quiet) {
+    g_autofree char *bytes = cli_size (status->done);
+    printf ("backup done: %zu disk%s, %s in %.1f s", status->n_disks,
+            status->n_disks == 1 ? "" : "s", bytes,
+            (double) (status->ended_us - status->started_us) / 1e6);
+    if (status->checkpoint != NULL)
+      printf (", checkpoint '%s'", status->checkpoint);
+    putchar ('\n');
+  }
+  if (done)
+    return EXIT_DONE;
+  fprintf (stderr, "tidemark: error: backup %s: %s\n", tmk_job_state_name (status->state),
+           status->error != NULL ? status->error : "why is not known");
+  if (status->hint != NULL)
+    fprintf (stderr, "hint: %s\n", status->hint);
+  return EXIT_FAILED;
+}
+
+/* --- signals --------------------------------------------------------------------------------- */
+
+static volatile sig_atomic_t interrupted;
+
+static void
+on_signal (int number)
+{
+  (void) number;
+  interrupted = 1;
+}
+
+void
+cli_catch_signals (void)
+{
+  struct sigaction action = { .sa_handler = on_signal };
+  sigemptyset (&action.sa_mask);
+  sigaction (SIGINT, &action, NULL);
+  sigaction (SIGTERM, &action, NULL);
+}
+
+bool
+cli_interrupted (void)
+{
+  return interrupted != 0;
+}

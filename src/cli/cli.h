@@ -1,0 +1,97 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * cli/cli.h: what the verbs share: options, opening a domain, errors and output.
+ *
+ * Results go to stdout, everything else to stderr. Exit codes are a contract with scripts.
+ */
+#pragma once
+
+#include "util/error.h"
+
+#include <glib.h>
+#include <jansson.h>
+#include <tidemark/tidemark.h>
+
+enum {
+  EXIT_DONE = 0,
+  EXIT_FAILED = 1,      /* nothing was lost */
+  EXIT_USAGE = 2,
+  EXIT_WARNINGS = 3,
+  EXIT_DAMAGE = 4,
+  EXIT_INTERRUPTED = 130, /* cleaned up */
+};
+
+/* One verb. `run` gets argv[0] = the verb's name and returns an exit code. */
+typedef struct {
+  const char *name;
+  const char *summary;
+  int (*run) (int argc, char **argv);
+} Command;
+
+int cmd_abort (int argc, char **argv);
+int cmd_begin (int argc, char **argv);
+int cmd_checkpoint (int argc, char **argv);
+int cmd_disks (int argc, char **argv);
+int cmd_dumpxml (int argc, char **argv);
+int cmd_end (int argc, char **argv);
+int cmd_status (int argc, char **argv);
+int cmd_wait (int argc, char **argv);
+int cmd_xml (int argc, char **argv);
+
+/* What every verb on a domain takes. Strings are owned; clear with cli_args_clear(). */
+typedef struct {
+  char *qmp;
+  char *domain_xml;
+  char *state_dir;
+  gboolean json, quiet;
+  char **rest; /* what is left of the command line; NULL-terminated, never NULL after parsing */
+} CliArgs;
+
+void cli_args_clear (CliArgs *args);
+G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC (CliArgs, cli_args_clear)
+
+/* Parses the options of a verb on a domain: the shared ones and `own` (may be NULL). Everything
+ * that is no option ends in args->rest, which must have `min` to `max` elements. False where the
+ * verb is to return `*rc` at once (help was shown, or the usage was wrong and has been said). */
+bool cli_parse (int argc, char **argv, const char *verb, const char *parameters,
+                const char *summary, const GOptionEntry *own, CliArgs *args, guint min, guint max,
+                int *rc);
+
+/* Opens the domain that `args` name; NULL after saying why. */
+TmkDomain *cli_open (const CliArgs *args);
+
+/* Says what failed and gives the exit code for it. Frees nothing. */
+int cli_fail (const CliArgs *args, const TmkError *err);
+
+/* A usage error: "tidemark: error: …" and where to find help. Returns EXIT_USAGE. */
+int cli_usage (const char *verb, const char *format, ...) G_GNUC_PRINTF (2, 3);
+
+void cli_warn (const char *message, void *unused);
+
+/* Reads a whole file or standard input ("-"); NULL after saying why. Free with g_free(). */
+char *cli_read (const CliArgs *args, const char *file, size_t *len);
+
+/* "12.0 MiB". Free with g_free(). */
+char *cli_size (guint64 bytes);
+
+/* "2026-11-22T17:08:00Z", from microseconds since the epoch. Free with g_free(). */
+char *cli_time (gint64 us);
+
+/* Prints `value` (stolen) on stdout with a newline. */
+void cli_print_json (json_t *value);
+
+/* From now on SIGINT and SIGTERM only set a flag, which cli_interrupted() reads. */
+void cli_catch_signals (void);
+bool cli_interrupted (void);
+
+/* How a job ended, as text or JSON on stdout; gives the exit code. */
+int cli_report_job (const CliArgs *args, const TmkJobStatus *status);
+json_t *cli_job_json (const TmkJobStatus *status);
+
+G_DEFINE_AUTOPTR_CLEANUP_FUNC (TmkDomain, tmk_domain_free)
+G_DEFINE_AUTOPTR_CLEANUP_FUNC (TmkDomainDef, tmk_domain_def_free)
+G_DEFINE_AUTOPTR_CLEANUP_FUNC (TmkBackupDef, tmk_backup_def_free)
+G_DEFINE_AUTOPTR_CLEANUP_FUNC (TmkCheckpointDef, tmk_checkpoint_def_free)
+G_DEFINE_AUTOPTR_CLEANUP_FUNC (TmkJobStatus, tmk_job_status_free)
+G_DEFINE_AUTOPTR_CLEANUP_FUNC (TmkDiskList, tmk_disk_list_free)
+G_DEFINE_AUTOPTR_CLEANUP_FUNC (TmkCheckpointList, tmk_checkpoint_list_free)

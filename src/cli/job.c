@@ -1,0 +1,136 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* tidemark status, dumpxml, end, abort: looking at and ending the job that runs. */
+#include "cli/cli.h"
+
+#include <stdio.h>
+
+/* The usual start of these verbs; NULL where the verb is to return `*rc`. */
+static TmkDomain *
+start (int argc, char **argv, const char *summary, const GOptionEntry *own, CliArgs *args, int *rc)
+{
+  if (!cli_parse (argc, argv, argv[0], NULL, summary, own, args, 0, 0, rc))
+    return NULL;
+  TmkDomain *domain = cli_open (args);
+  *rc = args->qmp == NULL ? EXIT_USAGE : EXIT_FAILED;
+  return domain;
+}
+
+static void
+print_disk (const TmkJobDisk *disk)
+{
+  g_autofree char *done = cli_size (disk->done);
+  g_autofree char *total = cli_size (disk->total);
+  g_autofree char *mode = disk->incremental != NULL
+      ? g_strdup_printf ("incremental since '%s'", disk->incremental)
+      : g_strdup ("full");
+  printf ("  %-12s %s, %s, %s of %s → %s\n", disk->name, mode, disk->state, done, total,
+          disk->target);
+  if (disk->error != NULL)
+    printf ("  %-12s %s\n", "", disk->error);
+}
+
+int
+cmd_status (int argc, char **argv)
+{
+  g_auto (CliArgs) args = { 0 };
+  int rc;
+  g_autoptr (TmkDomain) domain
+      = start (argc, argv, "Shows the backup job: its state, bytes done and total a disk, speed."
+                           " Only looks.",
+               NULL, &args, &rc);
+  if (domain == NULL)
+    return rc;
+  g_autoptr (TmkError) err = NULL;
+  g_autoptr (TmkJobStatus) status = tmk_domain_job_status (domain, &err);
+  if (status == NULL)
+    return cli_fail (&args, err);
+  if (args.json) {
+    cli_print_json (cli_job_json (status));
+    return EXIT_DONE;
+  }
+  if (status->state == TMK_JOB_NONE) {
+    puts ("no backup job");
+    return EXIT_DONE;
+  }
+  g_autofree char *time = cli_time (status->started_us);
+  g_autofree char *speed = cli_size (status->speed);
+  printf ("%s: %s job %s of %s", tmk_job_state_name (status->state),
+          status->pull ? "pull" : "push", status->id, time);
+  if (status->checkpoint != NULL)
+    printf (", checkpoint '%s'", status->checkpoint);
+  if (status->state == TMK_JOB_RUNNING)
+    printf (", %s/s", speed);
+  printf (", guest held still for %.1f ms\n", (double) status->pause_us / 1000);
+  for (size_t i = 0; i < status->n_disks; i++)
+    print_disk (status->disks[i]);
+  if (status->error != NULL)
+    printf ("  %s\n", status->error);
+  if (status->state == TMK_JOB_INTERRUPTED)
+    puts ("  'tidemark abort' cleans up behind it");
+  return EXIT_DONE;
+}
+
+int
+cmd_dumpxml (int argc, char **argv)
+{
+  g_auto (CliArgs) args = { 0 };
+  gboolean internal = FALSE;
+  const GOptionEntry own[] = {
+    { "internal", 0, 0, G_OPTION_ARG_NONE, &internal, "in the form in which it is kept", NULL },
+    G_OPTION_ENTRY_NULL,
+  };
+  int rc;
+  g_autoptr (TmkDomain) domain
+      = start (argc, argv, "Prints the aligned definition of the running job, or of the last one.",
+               own, &args, &rc);
+  if (domain == NULL)
+    return rc;
+  g_autoptr (TmkError) err = NULL;
+  char *xml = tmk_domain_job_xml (domain, internal ? TMK_XML_INTERNAL : TMK_XML_PUBLIC, &err);
+  if (xml == NULL)
+    return cli_fail (&args, err);
+  fputs (xml, stdout);
+  tmk_free (xml);
+  return EXIT_DONE;
+}
+
+int
+cmd_abort (int argc, char **argv)
+{
+  g_auto (CliArgs) args = { 0 };
+  int rc;
+  g_autoptr (TmkDomain) domain
+      = start (argc, argv, "Cancels the backup job, or cleans up behind one that was cut off. What"
+                           " it made is removed,\nthe new checkpoint too; what was there before is"
+                           " untouched.",
+               NULL, &args, &rc);
+  if (domain == NULL)
+    return rc;
+  g_autoptr (TmkError) err = NULL;
+  if (!tmk_domain_abort (domain, &err))
+    return cli_fail (&args, err);
+  if (args.json)
+    cli_print_json (json_pack ("{s:b}", "aborted", 1));
+  return EXIT_DONE;
+}
+
+int
+cmd_end (int argc, char **argv)
+{
+  g_auto (CliArgs) args = { 0 };
+  int rc;
+  g_autoptr (TmkDomain) domain
+      = start (argc, argv, "Finishes a pull job. A push job ends by itself.", NULL, &args, &rc);
+  if (domain == NULL)
+    return rc;
+  g_autoptr (TmkError) err = NULL;
+  g_autoptr (TmkJobStatus) status = tmk_domain_job_status (domain, &err);
+  if (status == NULL)
+    return cli_fail (&args, err);
+  bool running = status->state == TMK_JOB_RUNNING || status->state == TMK_JOB_INTERRUPTED;
+  error_set (&err, "cli", running ? TMK_ERR_UNSUPPORTED : TMK_ERR_NOT_FOUND, 0,
+             running ? "the job is a push job, which ends by itself" : "there is no pull job");
+  error_hint (&err, running ? "wait for it with 'tidemark wait', or cancel it with 'tidemark abort'"
+                            : "see 'tidemark status'");
+  return cli_fail (&args, err);
+}

@@ -1,0 +1,64 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* tidemark: the command line: a table of verbs, one file each. See tidemark(1). */
+#include "cli/cli.h"
+
+#include <locale.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+
+static const Command commands[] = {
+  { "disks", "show a domain's disks and their checkpoints", cmd_disks },
+  { "begin", "start a backup job as a <domainbackup> document describes it", cmd_begin },
+  { "status", "show the backup job", cmd_status },
+  { "wait", "wait until the backup job ends", cmd_wait },
+  { "dumpxml", "print the backup job's definition", cmd_dumpxml },
+  { "end", "finish a pull job", cmd_end },
+  { "abort", "cancel the backup job; everything is as before", cmd_abort },
+  { "checkpoint", "create, list, show and delete checkpoints", cmd_checkpoint },
+  { "xml", "validate, align and format documents", cmd_xml },
+};
+
+static void
+print_help (FILE *out)
+{
+  fputs ("Usage: tidemark VERB [OPTION…]\n\n"
+         "Incremental backup for the disks of QEMU/KVM virtual machines.\n\nVerbs:\n",
+         out);
+  for (size_t i = 0; i < G_N_ELEMENTS (commands); i++)
+    fprintf (out, "  %-12s %s\n", commands[i].name, commands[i].summary);
+  fputs ("\n'tidemark VERB --help' shows a verb's options; 'man tidemark' has the rest.\n", out);
+}
+
+int
+main (int argc, char **argv)
+{
+  setlocale (LC_CTYPE, "");
+  signal (SIGPIPE, SIG_IGN);
+  if (argc < 2) {
+    print_help (stderr);
+    return EXIT_USAGE;
+  }
+  const char *verb = argv[1];
+  if (g_str_equal (verb, "--help") || g_str_equal (verb, "-h") || g_str_equal (verb, "help")) {
+    print_help (stdout);
+    return EXIT_DONE;
+  }
+  if (g_str_equal (verb, "--version")) {
+    puts ("tidemark " TIDEMARK_VERSION);
+    return EXIT_DONE;
+  }
+  for (size_t i = 0; i < G_N_ELEMENTS (commands); i++) {
+    if (!g_str_equal (verb, commands[i].name))
+      continue;
+    int rc = commands[i].run (argc - 1, argv + 1);
+    /* A result that could not be written was not given. */
+    if (fflush (stdout) != 0 && rc == EXIT_DONE) {
+      fprintf (stderr, "tidemark: error: cannot write the result\n");
+      return EXIT_FAILED;
+    }
+    return rc;
+  }
+  fprintf (stderr, "tidemark: error: no verb '%s'\nhint: see 'tidemark --help'\n", verb);
+  return EXIT_USAGE;
+}

@@ -1,0 +1,65 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * hv/hv.h: what a place where disks are must be able to do: the inside of TmkDomain.
+ *
+ * A driver embeds TmkDomain as its first member and fills in `driver`. Each function implements
+ * the public function of the same name (<tidemark/domain.h>), whose comment is the contract;
+ * arguments have been checked for NULL. One thread at a time per domain. None may be NULL.
+ */
+#pragma once
+
+#include "conf/backup_def.h"
+#include "conf/checkpoint_def.h"
+#include "util/error.h"
+#include <tidemark/domain.h>
+
+typedef struct {
+  const char *name; /* "qmp" */
+  void (*free) (TmkDomain *domain);
+  const TmkDomainDef *(*def) (TmkDomain *domain);
+  TmkDiskList *(*disks) (TmkDomain *domain, TmkError **errp);
+  /* `def` is the caller's: align a copy. `options` is never NULL. */
+  bool (*begin) (TmkDomain *domain, const TmkBackupDef *def, const TmkCheckpointDef *checkpoint,
+                 const TmkBeginOptions *options, TmkError **errp);
+  char *(*job_xml) (TmkDomain *domain, unsigned flags, TmkError **errp);
+  /* With `act` the due work is done too: tmk_domain_poll_job(). */
+  TmkJobStatus *(*job_status) (TmkDomain *domain, bool act, TmkError **errp);
+  bool (*abort) (TmkDomain *domain, TmkError **errp);
+  TmkCheckpointList *(*checkpoints) (TmkDomain *domain, TmkError **errp);
+  bool (*checkpoint_create) (TmkDomain *domain, const TmkCheckpointDef *def, unsigned flags,
+                             char **name, TmkError **errp);
+  char *(*checkpoint_xml) (TmkDomain *domain, const char *name, unsigned flags, TmkError **errp);
+  bool (*checkpoint_delete) (TmkDomain *domain, const char *name, bool children, TmkError **errp);
+} HvDriver;
+
+struct TmkDomain {
+  const HvDriver *driver;
+};
+
+/* Lists that are handed out hold their strings in one arena. */
+typedef struct HvArena HvArena;
+HvArena *hv_arena_new (void);
+void hv_arena_free (HvArena *arena);
+/* Zeroed memory and copied strings (NULL gives NULL) that live as long as the arena. */
+void *hv_arena_alloc (HvArena *arena, size_t size);
+const char *hv_arena_string (HvArena *arena, const char *s);
+
+/* A list that remembers its arena; `public_part` comes first, so a pointer to either is both. */
+typedef struct {
+  TmkDiskList public_part;
+  HvArena *arena;
+} HvDiskList;
+typedef struct {
+  TmkCheckpointList public_part;
+  HvArena *arena;
+} HvCheckpointList;
+typedef struct {
+  TmkJobStatus public_part;
+  HvArena *arena;
+} HvJobStatus;
+
+G_DEFINE_AUTOPTR_CLEANUP_FUNC (TmkDomain, tmk_domain_free)
+G_DEFINE_AUTOPTR_CLEANUP_FUNC (TmkDiskList, tmk_disk_list_free)
+G_DEFINE_AUTOPTR_CLEANUP_FUNC (TmkJobStatus, tmk_job_status_free)
+G_DEFINE_AUTOPTR_CLEANUP_FUNC (TmkCheckpointList, tmk_checkpoint_list_free)
+G_DEFINE_AUTOPTR_CLEANUP_FUNC (HvArena, hv_arena_free)

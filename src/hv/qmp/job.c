@@ -1,0 +1,517 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * hv/qmp/job.c: watching and ending a push job.
+ *
+ * QEMU is asked, not listened to: the monitor is not held while a job runs, so events are missed,
+ * but everything they tell can be queried too. Three things are due while a job runs: when all of
+ * QEMU's jobs have concluded it is ended; when a target's file system runs full it is cancelled
+ * before a guest write meets the end of it; and when that came too late and the guest was paused
+ * (QEMU passes trouble with a backup's target on to the guest's own writes), the job is cancelled
+ * and the guest let go on.
+ */
+#include "hv/qmp/job.h"
+
+#include "hv/qmp/targets.h"
+#include "hv/qmp/undo.h"
+#include "qmp/commands.h"
+
+#include <errno.h>
+#include <string.h>
+
+#define DOMAIN "hv"
+
+/* Less room than this (or than the job may still need, if that is less) and it is cancelled. */
+#define RESERVE (4 * 1024 * 1024)
+
+/* --- ending ---------------------------------------------------------------------------------- */
+
+static bool
+keep_checkpoint (QmpMachine *machine, const json_t *record, TmkError **errp)
+{
+  const char *xml = jsonx_string (record, "checkpoint");
+  if (xml == NULL)
+    return true;
+  g_autoptr (TmkCheckpointDef) def = tmk_checkpoint_def_parse (
+      xml, strlen (xml), "the job's record", TMK_XML_INTERNAL | TMK_CHECKPOINT_REDEFINE, errp);
+  return def != NULL && state_write_checkpoint (machine->state, def, errp);
+}
+
+/* Bitmaps that could not be removed are remembered until QEMU is there again. */
+static bool
+remember_rest (QmpMachine *machine, const json_t *rest, TmkError **errp)
+{
+  if (json_array_size (rest) == 0)
+    return true;
+  g_autoptr (json_t) pending = state_read (machine->state, "pending", errp);
+  if (pending == NULL)
+    pending = json_array ();
+  json_array_extend (pending, (json_t *) rest);
+  return state_write (machine->state, "pending", pending, errp);
+}
+
+bool
+job_end (QmpMachine *machine, json_t *record, TmkError **errp)
+{
+  const json_t *result = json_object_get (record, "result");
+  bool done = g_strcmp0 (jsonx_string (result, "state"), "done") == 0;
+  g_autoptr (json_t) rest = NULL;
+
+  record_set_phase (record, "ending");
+  if (!state_write (machine->state, "job", record, errp))
+    return false;
+  if (done && !keep_checkpoint (machine, record, errp))
+    return false;
+  if (!undo_run (machine, json_object_get (record, "undo"), !done, &rest, errp)
+      || !remember_rest (machine, rest, errp))
+    return false;
+  record_set_phase (record, "ended");
+  json_object_set_new (record, "ended_us", json_integer (g_get_real_time ()));
+  return state_write (machine->state, "last", record, errp)
+      && state_remove (machine->state, "job", errp);
+}
+
+static bool
+fail_job (QmpMachine *machine, json_t *record, const char *state, const TmkError *why,
+          TmkError **errp)
+{
+  record_set_result (record, state, why);
+  size_t i;
+  json_t *disk;
+  json_array_foreach (json_object_get (record, "disks"), i, disk)
+  {
+    if (g_strcmp0 (jsonx_string (disk, "state"), "failed") != 0)
+      json_object_set_new (disk, "state", json_string ("cancelled"));
+  }
+  return job_end (machine, record, errp);
+}
+
+/* --- looking --------------------------------------------------------------------------------- */
+
+typedef struct {
+  unsigned running, complete, failed, missing;
+} JobCounts;
+
+static const json_t *
+find_job (const json_t *jobs, const char *id)
+{
+  size_t i;
+  json_t *job;
+  json_array_foreach (jobs, i, job)
+  {
+    if (g_strcmp0 (jsonx_string (job, "id"), id) == 0)
+      return job;
+  }
+  return NULL;
+}
+
+/* Brings one disk of the record up to date with QEMU's job. */
+static void
+look_at_disk (json_t *disk, const json_t *jobs, JobCounts *counts)
+{
+  const json_t *job = find_job (jobs, jsonx_string (disk, "job"));
+  if (job == NULL) {
+    counts->missing++;
+    return;
+  }
+  const char *error = jsonx_string (job, "error");
+  bool concluded = g_strcmp0 (jsonx_string (job, "status"), "concluded") == 0;
+  json_object_set_new (disk, "done", json_integer ((json_int_t) jsonx_uint (job, "current-progress")));
+  json_object_set_new (disk, "total", json_integer ((json_int_t) jsonx_uint (job, "total-progress")));
+  if (!concluded) {
+    counts->running++;
+  } else if (error != NULL) {
+    counts->failed++;
+    json_object_set_new (disk, "state", json_string ("failed"));
+    json_object_set_new (disk, "error", json_string (error));
+  } else {
+    counts->complete++;
+    json_object_set_new (disk, "state", json_string ("complete"));
+  }
+}
+
+static bool
+look_at_jobs (QmpMachine *machine, json_t *record, JobCounts *counts, TmkError **errp)
+{
+  *counts = (JobCounts){ 0 };
+  g_autoptr (json_t) jobs = qmp_query_jobs (machine->client, errp);
+  if (jobs == NULL)
+    return false;
+  size_t i;
+  json_t *disk;
+  json_array_foreach (json_object_get (record, "disks"), i, disk)
+    look_at_disk (disk, jobs, counts);
+  return true;
+}
+
+/* --- what is due ----------------------------------------------------------------------------- */
+
+/* The first disk whose job failed, as an error. */
+static TmkError *
+failure_of (const json_t *record)
+{
+  size_t i;
+  json_t *disk;
+  TmkError *err = NULL;
+  json_array_foreach (json_object_get (record, "disks"), i, disk)
+  {
+    const char *error = jsonx_string (disk, "error");
+    if (error == NULL)
+      continue;
+    const char *target = jsonx_string (disk, "target");
+    bool full = g_str_equal (error, g_strerror (ENOSPC));
+    error_set (&err, DOMAIN, full ? TMK_ERR_NO_SPACE : TMK_ERR_IO, 0,
+               "disk '%s': writing '%s' failed: %s", jsonx_string (disk, "name"), target, error);
+    error_hint (&err, full ? "free some space in its folder or choose another, and begin again"
+                           : "see to the storage of the target, and begin again");
+    return err;
+  }
+  return NULL;
+}
+
+/* A disk whose size changed while it was copied is in no state it ever was in. */
+static TmkError *
+resized_disk (QmpMachine *machine, const json_t *record)
+{
+  size_t i;
+  json_t *entry;
+  TmkError *err = NULL;
+  json_array_foreach (json_object_get (record, "disks"), i, entry)
+  {
+    const char *name = jsonx_string (entry, "name");
+    const QmpDisk *disk = qmp_disks_find (machine->disks, name);
+    if (disk == NULL || qmp_disk_active (disk) == NULL
+        || qmp_disk_active (disk)->size == jsonx_uint (entry, "size"))
+      continue;
+    error_set (&err, DOMAIN, TMK_ERR_MISMATCH, 0, "disk '%s' was resized during the backup", name);
+    error_hint (&err, "begin again");
+    return err;
+  }
+  return NULL;
+}
+
+/* A target whose file system is about to run full, as an error. */
+static TmkError *
+target_running_full (const json_t *record)
+{
+  size_t i;
+  json_t *disk;
+  TmkError *err = NULL;
+  json_array_foreach (json_object_get (record, "disks"), i, disk)
+  {
+    const char *target = jsonx_string (disk, "target");
+    bool device = g_strcmp0 (jsonx_string (disk, "target_type"), "block") == 0;
+    if (g_strcmp0 (jsonx_string (disk, "state"), "running") != 0)
+      continue;
+    guint64 total = jsonx_uint (disk, "total"), done = jsonx_uint (disk, "done");
+    guint64 needed = MIN (total > done ? total - done : 0, jsonx_uint (disk, "estimate"));
+    guint64 room = target_room (target, device);
+    if (room >= MIN (needed, RESERVE))
+      continue;
+    error_set (&err, DOMAIN, TMK_ERR_NO_SPACE, ENOSPC,
+               "disk '%s': the storage of '%s' is full, so the backup was cancelled before a write"
+               " of the guest met that",
+               jsonx_string (disk, "name"), target);
+    error_hint (&err, "free some space in its folder or choose another, and begin again");
+    return err;
+  }
+  return NULL;
+}
+
+/* Is the guest paused by an error on one of the job's disks? */
+static TmkError *
+guest_in_trouble (QmpMachine *machine, const json_t *record)
+{
+  g_autofree char *status = NULL;
+  bool running;
+  TmkError *err = NULL;
+  if (!qmp_query_status (machine->client, &running, &status, NULL)
+      || g_strcmp0 (status, "io-error") != 0)
+    return NULL;
+  size_t i;
+  json_t *entry;
+  json_array_foreach (json_object_get (record, "disks"), i, entry)
+  {
+    const char *name = jsonx_string (entry, "name");
+    const QmpDisk *disk = qmp_disks_find (machine->disks, name);
+    if (disk == NULL || disk->io_status == NULL || g_str_equal (disk->io_status, "ok"))
+      continue;
+    bool full = g_str_equal (disk->io_status, "nospace");
+    error_set (&err, DOMAIN, full ? TMK_ERR_NO_SPACE : TMK_ERR_IO, 0,
+               "disk '%s': %s target '%s' stopped the guest, so the backup was cancelled", name,
+               full ? "no space left for" : "trouble with", jsonx_string (entry, "target"));
+    error_hint (&err, "see to the storage of the target, and begin again");
+    return err;
+  }
+  return NULL;
+}
+
+static bool
+act_on_job (QmpMachine *machine, json_t *record, const JobCounts *counts, TmkError **errp)
+{
+  g_autoptr (TmkError) trouble = guest_in_trouble (machine, record);
+  if (trouble != NULL) {
+    /* First the jobs: as long as one is there, the guest's next write would meet the same. */
+    bool ended = fail_job (machine, record, "failed", trouble, errp);
+    return qmp_run (machine->client, "cont", NULL, ended ? errp : NULL) && ended;
+  }
+  g_autoptr (TmkError) failure = failure_of (record);
+  if (failure == NULL && counts->missing > 0)
+    error_set (&failure, DOMAIN, TMK_ERR_GONE, 0,
+               "QEMU knows nothing of the job any more: it was started anew, or somebody ended it");
+  if (failure == NULL && counts->running == 0)
+    failure = resized_disk (machine, record);
+  if (failure == NULL && counts->running > 0)
+    failure = target_running_full (record);
+  if (failure != NULL)
+    return fail_job (machine, record, "failed", failure, errp);
+  if (counts->running > 0)
+    return true;
+  record_set_result (record, "done", NULL);
+  return job_end (machine, record, errp);
+}
+
+/* QEMU does not answer at the job's address. */
+static bool
+act_on_gone (QmpMachine *machine, json_t *record, TmkError **errp)
+{
+  g_autoptr (TmkError) gone = NULL;
+  if (machine_instance_lives (jsonx_string (record, "instance"))) {
+    error_set (errp, DOMAIN, TMK_ERR_GONE, 0, "the QEMU that runs the job does not answer at '%s'",
+               machine->address);
+    error_hint (errp, "it may be exiting: try again in a moment");
+    return false;
+  }
+  if (record_in_phase (record, "ending"))
+    return job_end (machine, record, errp);
+  error_set (&gone, DOMAIN, TMK_ERR_GONE, 0, "QEMU ended during the backup");
+  error_hint (&gone, "start the virtual machine and begin again");
+  return fail_job (machine, record, "failed", gone, errp);
+}
+
+/* --- the public functions -------------------------------------------------------------------- */
+
+static bool
+end_interrupted (QmpMachine *machine, json_t *record, TmkError **errp)
+{
+  g_autoptr (TmkError) why = NULL;
+  error_set (&why, DOMAIN, TMK_ERR_CANCELLED, 0, "begin was cut off, and what it had made removed");
+  return fail_job (machine, record, "cancelled", why, errp);
+}
+
+/* Bitmaps of failed jobs that could not be removed because QEMU was gone. */
+static bool
+do_pending (QmpMachine *machine, TmkError **errp)
+{
+  g_autoptr (TmkError) err = NULL;
+  g_autoptr (json_t) pending = state_read (machine->state, "pending", &err);
+  if (pending == NULL) {
+    bool nothing = err == NULL;
+    error_propagate (errp, g_steal_pointer (&err));
+    return nothing;
+  }
+  g_autoptr (json_t) rest = NULL;
+  return undo_run (machine, pending, true, &rest, errp)
+      && state_remove (machine->state, "pending", errp) && machine_refresh (machine, errp);
+}
+
+bool
+job_recover (QmpMachine *machine, json_t **running, TmkError **errp)
+{
+  g_autoptr (TmkError) err = NULL;
+  g_autoptr (json_t) record = state_read (machine->state, "job", &err);
+  if (err != NULL) {
+    error_propagate (errp, g_steal_pointer (&err));
+    return false;
+  }
+  *running = NULL;
+  if (record != NULL && record_in_phase (record, "running")) {
+    JobCounts counts;
+    if (!look_at_jobs (machine, record, &counts, errp)
+        || !act_on_job (machine, record, &counts, errp))
+      return false;
+    if (record_in_phase (record, "running")) {
+      *running = g_steal_pointer (&record);
+      return true;
+    }
+  } else if (record != NULL) {
+    bool ok = record_in_phase (record, "ending") ? job_end (machine, record, errp)
+                                                 : end_interrupted (machine, record, errp);
+    if (!ok)
+      return false;
+  }
+  return do_pending (machine, errp) && (record == NULL || machine_refresh (machine, errp));
+}
+
+static void
+add_speed (QmpMachine *machine, TmkJobStatus *status)
+{
+  gint64 now = g_get_real_time ();
+  if (status->state != TMK_JOB_RUNNING)
+    return;
+  gint64 since = machine->seen_at_us != 0 ? machine->seen_at_us : status->started_us;
+  guint64 before = machine->seen_at_us != 0 ? machine->seen_done : 0;
+  if (now > since && status->done >= before)
+    status->speed = (guint64) ((double) (status->done - before) * 1e6 / (double) (now - since));
+  machine->seen_at_us = now;
+  machine->seen_done = status->done;
+}
+
+static bool
+bring_up_to_date (QmpMachine *machine, json_t *record, bool act, TmkError **errp)
+{
+  JobCounts counts;
+  if (machine->client == NULL)
+    return !act || act_on_gone (machine, record, errp);
+  if (record_in_phase (record, "ending"))
+    return !act || job_end (machine, record, errp);
+  if (record_in_phase (record, "starting"))
+    return !act || end_interrupted (machine, record, errp);
+  return look_at_jobs (machine, record, &counts, errp)
+      && (!act || act_on_job (machine, record, &counts, errp));
+}
+
+static json_t *
+read_job (QmpMachine *machine, TmkError **errp)
+{
+  TmkError *err = NULL;
+  json_t *record = state_read (machine->state, "job", &err);
+  if (record == NULL && err == NULL)
+    record = state_read (machine->state, "last", &err);
+  error_propagate (errp, err);
+  return record;
+}
+
+TmkJobStatus *
+machine_job_status (TmkDomain *domain, bool act, TmkError **errp)
+{
+  QmpMachine *machine = (QmpMachine *) domain;
+  if (!machine_enter (machine, ENTER_GONE_TOO, errp))
+    return NULL;
+  g_autoptr (TmkError) err = NULL;
+  g_autoptr (TmkJobStatus) status = NULL;
+  g_autoptr (json_t) record = read_job (machine, &err);
+  if (err == NULL
+      && (record == NULL || record_in_phase (record, "ended")
+          || bring_up_to_date (machine, record, act, &err))) {
+    status = record_to_status (record);
+    if (machine->client == NULL && status->state == TMK_JOB_RUNNING)
+      status->state = TMK_JOB_INTERRUPTED; /* QEMU is gone */
+    add_speed (machine, status);
+  }
+  machine_leave (machine);
+  error_propagate (errp, g_steal_pointer (&err));
+  return g_steal_pointer (&status);
+}
+
+char *
+machine_job_xml (TmkDomain *domain, unsigned flags, TmkError **errp)
+{
+  QmpMachine *machine = (QmpMachine *) domain;
+  if (!machine_enter (machine, ENTER_GONE_TOO, errp))
+    return NULL;
+  g_autoptr (TmkError) err = NULL;
+  g_autoptr (json_t) record = read_job (machine, &err);
+  machine_leave (machine);
+  const char *xml = jsonx_string (record, "definition");
+  if (xml == NULL) {
+    if (err == NULL) {
+      error_set (&err, DOMAIN, TMK_ERR_NOT_FOUND, 0, "there is no backup job");
+      error_hint (&err, "start one with 'tidemark begin'");
+    }
+    error_propagate (errp, g_steal_pointer (&err));
+    return NULL;
+  }
+  if ((flags & TMK_XML_INTERNAL) != 0)
+    return g_strdup (xml);
+  g_autoptr (TmkBackupDef) def
+      = tmk_backup_def_parse (xml, strlen (xml), "the job's record", TMK_XML_INTERNAL, errp);
+  return def != NULL ? tmk_backup_def_format (def, TMK_XML_PUBLIC) : NULL;
+}
+
+/* Jobs, nodes and bitmaps with our prefix that no record knows: taken down by their names. */
+static json_t *
+strangers_log (QmpMachine *machine, TmkError **errp)
+{
+  g_autoptr (json_t) jobs = qmp_query_jobs (machine->client, errp);
+  g_autoptr (json_t) nodes = qmp_execute (machine->client, "query-named-block-nodes",
+                                          json_pack ("{s:b}", "flat", 1), errp);
+  if (jobs == NULL || nodes == NULL)
+    return NULL;
+  json_t *log = json_array ();
+  size_t i, j;
+  json_t *entry, *bitmap;
+  /* QEMU lists the newest node last; a format node is newer than its file. */
+  json_array_foreach (nodes, i, entry)
+  {
+    const char *name = jsonx_string (entry, "node-name");
+    if (name != NULL && g_str_has_prefix (name, "tmk-"))
+      json_array_insert_new (log, g_strrstr (name, "-f") != NULL ? 0 : json_array_size (log),
+                             undo_node (name));
+    json_array_foreach (json_object_get (entry, "dirty-bitmaps"), j, bitmap)
+    {
+      const char *bitmap_name = jsonx_string (bitmap, "name");
+      if (name != NULL && bitmap_name != NULL && g_str_has_prefix (bitmap_name, "tmk-"))
+        json_array_append_new (log, undo_bitmap (name, bitmap_name));
+    }
+  }
+  json_array_foreach (jobs, i, entry)
+  {
+    const char *id = jsonx_string (entry, "id");
+    if (id != NULL && g_str_has_prefix (id, "tmk-"))
+      json_array_append_new (log, undo_job (id));
+  }
+  return log;
+}
+
+static bool
+abort_strangers (QmpMachine *machine, TmkError **errp)
+{
+  g_autoptr (json_t) log = NULL;
+  if (machine->client != NULL) {
+    log = strangers_log (machine, errp);
+    if (log == NULL)
+      return false;
+  }
+  if (json_array_size (log) == 0) {
+    error_set (errp, DOMAIN, TMK_ERR_NOT_FOUND, 0, "there is no backup job");
+    return false;
+  }
+  g_autoptr (json_t) rest = NULL;
+  return undo_run (machine, log, true, &rest, errp);
+}
+
+static bool
+abort_entered (QmpMachine *machine, TmkError **errp)
+{
+  g_autoptr (TmkError) err = NULL;
+  g_autoptr (json_t) record = state_read (machine->state, "job", &err);
+  if (err != NULL) {
+    error_propagate (errp, g_steal_pointer (&err));
+    return false;
+  }
+  if (record == NULL)
+    return abort_strangers (machine, errp);
+  if (machine->client == NULL)
+    return act_on_gone (machine, record, errp);
+  if (record_in_phase (record, "ending"))
+    return job_end (machine, record, errp);
+  if (record_in_phase (record, "starting"))
+    return end_interrupted (machine, record, errp);
+  error_set (&err, DOMAIN, TMK_ERR_CANCELLED, 0, "the backup was aborted");
+  JobCounts counts;
+  g_autoptr (TmkError) trouble = guest_in_trouble (machine, record);
+  return look_at_jobs (machine, record, &counts, errp)
+      && fail_job (machine, record, "cancelled", err, errp)
+      && (trouble == NULL || qmp_run (machine->client, "cont", NULL, errp));
+}
+
+bool
+machine_abort (TmkDomain *domain, TmkError **errp)
+{
+  QmpMachine *machine = (QmpMachine *) domain;
+  if (!machine_enter (machine, ENTER_GONE_TOO, errp))
+    return false;
+  bool ok = abort_entered (machine, errp);
+  machine_leave (machine);
+  return ok;
+}

@@ -1,0 +1,75 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * hv/qmp/machine.h: a bare QEMU: the TmkDomain behind tmk_domain_open_qmp().
+ *
+ * Every operation enters the machine first: it takes the domain's lock, connects to the monitor,
+ * and looks at the disks; and leaves it last, so that nobody is kept waiting between operations.
+ * A machine whose QEMU is gone can be entered too where a job was left behind: then `client` is
+ * NULL and only what lies on the host can be tidied up.
+ */
+#pragma once
+
+#include "hv/hv.h"
+#include "hv/qmp/disks.h"
+#include "hv/state.h"
+#include "qmp/client.h"
+
+typedef struct {
+  TmkDomain base;
+
+  /* fixed */
+  char *address; /* normalized */
+  char *root;    /* the state folder */
+  unsigned monitor_timeout_ms;
+  TmkDomainDef *given; /* the user's own description, or NULL */
+
+  /* known since the last enter */
+  char *key, *name, *uuid;
+  State *state;
+  GPtrArray *disks;  /* of QmpDisk*; NULL where QEMU is gone */
+  TmkDomainDef *def; /* the same for alignment; never NULL */
+
+  /* while entered */
+  QmpClient *client; /* NULL where QEMU is gone */
+  bool entered;
+
+  /* for the speed shown in a status: the last look */
+  gint64 seen_at_us;
+  guint64 seen_done;
+} QmpMachine;
+
+typedef enum {
+  ENTER_LIVE, /* QEMU must answer */
+  ENTER_GONE_TOO, /* or have left a state behind */
+} EnterMode;
+
+bool machine_enter (QmpMachine *machine, EnterMode mode, TmkError **errp);
+void machine_leave (QmpMachine *machine);
+
+/* Asks QEMU for its disks again. */
+bool machine_refresh (QmpMachine *machine, TmkError **errp);
+
+/* The disk called `name`, which must be one to back up; else an error with a way out. */
+QmpDisk *machine_disk (QmpMachine *machine, const char *name, TmkError **errp);
+
+/* Which run of QEMU is this? "PID:START" of the process behind the monitor, or NULL where that
+ * cannot be told (TCP). Free with g_free(). */
+char *machine_instance (QmpMachine *machine);
+
+/* Is the run of QEMU that machine_instance() named still there? False where it cannot be told. */
+bool machine_instance_lives (const char *instance);
+
+/* --- the driver's parts, one file each; see HvDriver --------------------------------------- */
+TmkDiskList *machine_disks (TmkDomain *domain, TmkError **errp);
+bool machine_begin (TmkDomain *domain, const TmkBackupDef *def, const TmkCheckpointDef *checkpoint,
+                    const TmkBeginOptions *options, TmkError **errp);
+char *machine_job_xml (TmkDomain *domain, unsigned flags, TmkError **errp);
+TmkJobStatus *machine_job_status (TmkDomain *domain, bool act, TmkError **errp);
+bool machine_abort (TmkDomain *domain, TmkError **errp);
+TmkCheckpointList *machine_checkpoints (TmkDomain *domain, TmkError **errp);
+bool machine_checkpoint_create (TmkDomain *domain, const TmkCheckpointDef *def, unsigned flags,
+                                char **name, TmkError **errp);
+char *machine_checkpoint_xml (TmkDomain *domain, const char *name, unsigned flags,
+                              TmkError **errp);
+bool machine_checkpoint_delete (TmkDomain *domain, const char *name, bool children,
+                                TmkError **errp);

@@ -1,0 +1,372 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* hv/qmp/plan.c: see hv/qmp/plan.h. */
+#include "hv/qmp/plan.h"
+
+#include "hv/qmp/bitmaps.h"
+#include "qmp/commands.h"
+
+#include <string.h>
+
+#define DOMAIN "hv"
+#define MAX_BITMAP_NAME 1023 /* qcow2's limit */
+
+static void
+push_disk_free (gpointer data)
+{
+  PushDisk *disk = data;
+  g_free (disk->name);
+  g_free (disk->node);
+  g_free (disk->incremental);
+  g_free (disk->since_bitmap);
+  g_ptr_array_unref (disk->merge_nodes);
+  g_free (disk->target);
+  g_free (disk->format);
+  g_free (disk->backing);
+  g_free (disk->backing_format);
+  g_free (disk->job);
+  g_free (disk->bitmap);
+  g_free (disk->file_node);
+  g_free (disk->format_node);
+  g_free (disk->secret);
+  g_free (disk);
+}
+
+static void
+plan_bitmap_free (gpointer data)
+{
+  PlanBitmap *bitmap = data;
+  g_free (bitmap->disk);
+  g_free (bitmap->node);
+  g_free (bitmap->bitmap);
+  g_free (bitmap);
+}
+
+void
+push_plan_free (PushPlan *plan)
+{
+  if (plan == NULL)
+    return;
+  g_free (plan->run);
+  tmk_backup_def_free (plan->def);
+  tmk_checkpoint_def_free (plan->checkpoint);
+  g_clear_pointer (&plan->disks, g_ptr_array_unref);
+  g_clear_pointer (&plan->bitmaps, g_ptr_array_unref);
+  g_free (plan);
+}
+
+TmkCheckpointDef *
+plan_known_checkpoint (GPtrArray *known, const char *name)
+{
+  for (guint i = 0; i < known->len; i++) {
+    TmkCheckpointDef *def = g_ptr_array_index (known, i);
+    if (g_str_equal (def->name, name))
+      return def;
+  }
+  return NULL;
+}
+
+/* --- the new checkpoint ---------------------------------------------------------------------- */
+
+static PlanBitmap *
+plan_bitmap (const QmpDisk *disk, const CheckpointDisk *entry, TmkError **errp)
+{
+  const char *why_not = qmp_disk_why_not (disk);
+  if (why_not != NULL) {
+    error_set (errp, DOMAIN, TMK_ERR_UNSUPPORTED, 0, "disk '%s' cannot have a checkpoint: %s",
+               disk->name, why_not);
+    error_hint (errp, "leave it out: <disk name='%s' checkpoint='no'/>", disk->name);
+    return NULL;
+  }
+  if (strlen (entry->bitmap) > MAX_BITMAP_NAME || bitmap_is_temporary (entry->bitmap)) {
+    error_set (errp, DOMAIN, TMK_ERR_INVALID, 0, "disk '%s': '%.40s' cannot be a bitmap's name",
+               disk->name, entry->bitmap);
+    error_hint (errp, "a name has at most %d bytes and does not start with 'tmk-'",
+                MAX_BITMAP_NAME);
+    return NULL;
+  }
+  for (guint i = 0; i < disk->chain->len; i++) {
+    const DiskImage *image = g_ptr_array_index (disk->chain, i);
+    if (disk_image_bitmap (image, entry->bitmap) == NULL)
+      continue;
+    error_set (errp, DOMAIN, TMK_ERR_EXISTS, 0, "disk '%s' has a bitmap '%s' already", disk->name,
+               entry->bitmap);
+    error_hint (errp, "choose another name, or delete it: tidemark checkpoint delete %s",
+                entry->bitmap);
+    return NULL;
+  }
+  const DiskImage *active = qmp_disk_active (disk);
+  PlanBitmap *bitmap = g_new0 (PlanBitmap, 1);
+  bitmap->disk = g_strdup (disk->name);
+  bitmap->node = g_strdup (active->node);
+  bitmap->bitmap = g_strdup (entry->bitmap);
+  bitmap->persistent = active->can_persist;
+  bitmap->capacity = active->size;
+  return bitmap;
+}
+
+GPtrArray *
+plan_checkpoint_bitmaps (GPtrArray *disks, TmkCheckpointDef *def, GPtrArray *known,
+                         TmkError **errp)
+{
+  g_autoptr (GPtrArray) bitmaps = g_ptr_array_new_with_free_func (plan_bitmap_free);
+  if (plan_known_checkpoint (known, def->name) != NULL) {
+    error_set (errp, DOMAIN, TMK_ERR_EXISTS, 0, "checkpoint '%s' exists already", def->name);
+    error_hint (errp, "choose another name, or delete it: tidemark checkpoint delete %s",
+                def->name);
+    return NULL;
+  }
+  for (guint i = 0; i < def->disks->len; i++) {
+    CheckpointDisk *entry = g_ptr_array_index (def->disks, i);
+    if (!entry->covered)
+      continue;
+    QmpDisk *disk = qmp_disks_find (disks, entry->name);
+    g_assert (disk != NULL); /* aligned with the same disks */
+    PlanBitmap *bitmap = plan_bitmap (disk, entry, errp);
+    if (bitmap == NULL)
+      return NULL;
+    entry->capacity = bitmap->capacity;
+    g_ptr_array_add (bitmaps, bitmap);
+  }
+  if (bitmaps->len == 0) {
+    error_set (errp, DOMAIN, TMK_ERR_INVALID, 0, "checkpoint '%s' covers no disk", def->name);
+    error_hint (errp, "leave the checkpoint out, or let it cover a disk");
+    return NULL;
+  }
+  return g_steal_pointer (&bitmaps);
+}
+
+/* --- one disk -------------------------------------------------------------------------------- */
+
+static guint64
+chain_allocated (const QmpDisk *disk)
+{
+  guint64 sum = 0;
+  for (guint i = 0; i < disk->chain->len; i++)
+    sum += ((const DiskImage *) g_ptr_array_index (disk->chain, i))->allocated;
+  guint64 size = qmp_disk_active (disk)->size;
+  return sum == 0 || sum > size ? size : sum;
+}
+
+/* What the previous push left at checkpoint `name`, to be named as backing file. */
+static void
+find_backing (PushDisk *push, GPtrArray *known)
+{
+  TmkCheckpointDef *def = plan_known_checkpoint (known, push->incremental);
+  CheckpointDisk *entry = def != NULL ? checkpoint_def_find_disk (def, push->name) : NULL;
+  if (entry == NULL || entry->target == NULL || g_strcmp0 (entry->target, push->target) == 0)
+    return;
+  push->backing = g_strdup (entry->target);
+  push->backing_format = g_strdup (entry->target_format);
+}
+
+static bool
+plan_incremental (PushDisk *push, const QmpDisk *disk, const char *name, GPtrArray *known,
+                  TmkError **errp)
+{
+  /* A checkpoint may name its bitmap on this disk otherwise (<disk bitmap='…'>). */
+  TmkCheckpointDef *def = plan_known_checkpoint (known, name);
+  CheckpointDisk *entry = def != NULL ? checkpoint_def_find_disk (def, disk->name) : NULL;
+  const char *bitmap = entry != NULL && entry->covered ? entry->bitmap : name;
+
+  g_autoptr (BitmapChain) chain = bitmap_chain_look (disk, bitmap);
+  if (chain->why_not != NULL) {
+    bool missing = chain->images == 0;
+    error_set (errp, DOMAIN, missing ? TMK_ERR_NOT_FOUND : TMK_ERR_INCONSISTENT, 0,
+               "disk '%s' cannot be incremental since checkpoint '%s': %s", disk->name, name,
+               chain->why_not);
+    error_hint (errp, "%s", chain->what_to_do);
+    return false;
+  }
+  if (entry != NULL && entry->capacity > push->size) {
+    error_set (errp, DOMAIN, TMK_ERR_MISMATCH, 0,
+               "disk '%s' has shrunk from %" G_GUINT64_FORMAT " to %" G_GUINT64_FORMAT
+               " bytes since checkpoint '%s', and no bitmap records what was cut off",
+               disk->name, entry->capacity, push->size, name);
+    error_hint (errp, "back this disk up in full: <disk name='%s' backupmode='full'/>",
+                disk->name);
+    return false;
+  }
+  push->mode = BACKUP_MODE_INCREMENTAL;
+  push->incremental = g_strdup (name);
+  push->since_bitmap = g_strdup (bitmap);
+  for (guint i = 0; i < chain->images; i++) {
+    const DiskImage *image = g_ptr_array_index (disk->chain, i);
+    g_ptr_array_add (push->merge_nodes, g_strdup (image->node));
+  }
+  push->estimate = chain->dirty;
+  return true;
+}
+
+static bool
+check_target (const PushDisk *push, const PushPlanInput *input, TmkError **errp)
+{
+  bool qcow2 = g_str_equal (push->format, "qcow2");
+  if (input->compress && (!qcow2 || push->encryption != NULL)) {
+    error_set (errp, DOMAIN, TMK_ERR_UNSUPPORTED, 0, "disk '%s': %s %s target cannot be compressed",
+               push->name, push->encryption != NULL ? "an encrypted" : "a", push->format);
+    error_hint (errp, "compress only qcow2 targets without encryption, or leave --compress out");
+    return false;
+  }
+  if (push->encryption != NULL && !qcow2 && !g_str_equal (push->format, "raw")) {
+    error_set (errp, DOMAIN, TMK_ERR_UNSUPPORTED, 0,
+               "disk '%s': a target of format '%s' cannot be encrypted", push->name, push->format);
+    error_hint (errp, "use <driver type='qcow2'/> or <driver type='raw'/>");
+    return false;
+  }
+  if (push->mode == BACKUP_MODE_INCREMENTAL && !qcow2 && !input->reuse_external
+      && g_strcmp0 (push->format, "qed") != 0) {
+    error_set (errp, DOMAIN, TMK_ERR_UNSUPPORTED, 0,
+               "disk '%s': an incremental backup into a new %s image would not tell what changed"
+               " from what did not",
+               push->name, push->format);
+    error_hint (errp, "use <driver type='qcow2'/>, or with --reuse-external a %s copy of the disk as"
+                      " of checkpoint '%s'",
+                push->format, push->incremental);
+    return false;
+  }
+  return true;
+}
+
+static PushDisk *
+plan_disk (const PushPlanInput *input, const BackupDisk *entry, guint number, TmkError **errp)
+{
+  const QmpDisk *disk = qmp_disks_find (input->disks, entry->name);
+  g_assert (disk != NULL); /* aligned with the same disks */
+  const char *why_not = qmp_disk_why_not (disk);
+  if (why_not != NULL) {
+    error_set (errp, DOMAIN, TMK_ERR_UNSUPPORTED, 0, "disk '%s' cannot be backed up: %s",
+               disk->name, why_not);
+    error_hint (errp, "leave it out: <disk name='%s' backup='no'/>", disk->name);
+    return NULL;
+  }
+  const DiskImage *active = qmp_disk_active (disk);
+  PushDisk *push = g_new0 (PushDisk, 1);
+  push->name = g_strdup (disk->name);
+  push->node = g_strdup (active->node);
+  push->size = active->size;
+  push->mode = BACKUP_MODE_FULL;
+  push->merge_nodes = g_ptr_array_new_with_free_func (g_free);
+  push->target_type = entry->store->type;
+  push->target = g_strdup (entry->store->path);
+  push->format = g_strdup (entry->store->format != NULL ? entry->store->format : "qcow2");
+  push->encryption = entry->store->encryption;
+  push->job = g_strdup_printf ("tmk-%s-%s", input->run, disk->name);
+  push->file_node = g_strdup_printf ("tmk-%s-f%u", input->run, number);
+  push->format_node = g_strdup_printf ("tmk-%s-t%u", input->run, number);
+  if (push->encryption != NULL)
+    push->secret = g_strdup_printf ("tmk-%s-s%u", input->run, number);
+  push->estimate = chain_allocated (disk);
+
+  if (entry->mode == BACKUP_MODE_INCREMENTAL) {
+    if (!plan_incremental (push, disk, entry->incremental, input->known, errp)) {
+      push_disk_free (push);
+      return NULL;
+    }
+    push->bitmap = g_strdup_printf ("tmk-%s-b%u", input->run, number);
+    if (g_str_equal (push->format, "qcow2") && !input->reuse_external)
+      find_backing (push, input->known);
+  }
+  if (!check_target (push, input, errp)) {
+    push_disk_free (push);
+    return NULL;
+  }
+  return push;
+}
+
+/* Two disks must not be written into one image. */
+static bool
+check_targets_differ (const PushPlan *plan, TmkError **errp)
+{
+  g_autoptr (GHashTable) seen = g_hash_table_new (g_str_hash, g_str_equal);
+  for (guint i = 0; i < plan->disks->len; i++) {
+    PushDisk *disk = g_ptr_array_index (plan->disks, i);
+    const PushDisk *other = g_hash_table_lookup (seen, disk->target);
+    if (other != NULL) {
+      error_set (errp, DOMAIN, TMK_ERR_INVALID, 0,
+                 "disks '%s' and '%s' have the same target '%s'", other->name, disk->name,
+                 disk->target);
+      error_hint (errp, "give each disk a <target> of its own");
+      return false;
+    }
+    g_hash_table_insert (seen, disk->target, disk);
+  }
+  return true;
+}
+
+PushPlan *
+push_plan_new (const PushPlanInput *input, TmkError **errp)
+{
+  g_autoptr (PushPlan) plan = g_new0 (PushPlan, 1);
+  plan->run = g_strdup (input->run);
+  plan->def = tmk_backup_def_copy (input->def);
+  plan->disks = g_ptr_array_new_with_free_func (push_disk_free);
+  if (!tmk_backup_def_align (plan->def, input->domain, input->suffix, errp))
+    return NULL;
+  for (guint i = 0; i < plan->def->disks->len; i++) {
+    const BackupDisk *entry = g_ptr_array_index (plan->def->disks, i);
+    if (!entry->backup)
+      continue;
+    PushDisk *disk = plan_disk (input, entry, plan->disks->len, errp);
+    if (disk == NULL)
+      return NULL;
+    /* The store was not said to be anything: now it is known, and shown. */
+    if (entry->store->format == NULL)
+      entry->store->format = g_strdup (disk->format);
+    g_ptr_array_add (plan->disks, disk);
+  }
+  if (plan->disks->len == 0) {
+    error_set (errp, DOMAIN, TMK_ERR_INVALID, 0, "no disk takes part in the backup");
+    error_hint (errp, "'tidemark disks' shows which disks can be backed up");
+    return NULL;
+  }
+  if (!check_targets_differ (plan, errp))
+    return NULL;
+  if (input->checkpoint != NULL) {
+    plan->checkpoint = tmk_checkpoint_def_copy (input->checkpoint);
+    if (!tmk_checkpoint_def_align (plan->checkpoint, input->domain, errp))
+      return NULL;
+    plan->bitmaps = plan_checkpoint_bitmaps (input->disks, plan->checkpoint, input->known, errp);
+    if (plan->bitmaps == NULL)
+      return NULL;
+  } else {
+    plan->bitmaps = g_ptr_array_new_with_free_func (plan_bitmap_free);
+  }
+  return g_steal_pointer (&plan);
+}
+
+/* --- the transaction ------------------------------------------------------------------------- */
+
+json_t *
+push_plan_actions (const PushPlan *plan, const TmkBeginOptions *options, bool has_on_cbw_error)
+{
+  json_t *actions = json_array ();
+  for (guint i = 0; i < plan->bitmaps->len; i++) {
+    const PlanBitmap *bitmap = g_ptr_array_index (plan->bitmaps, i);
+    json_array_append_new (actions, qmp_action_bitmap_add (bitmap->node, bitmap->bitmap,
+                                                           bitmap->persistent, false));
+  }
+  for (guint i = 0; i < plan->disks->len; i++) {
+    const PushDisk *disk = g_ptr_array_index (plan->disks, i);
+    if (disk->mode != BACKUP_MODE_INCREMENTAL)
+      continue;
+    json_array_append_new (actions, qmp_action_bitmap_add (disk->node, disk->bitmap, false, true));
+    json_array_append_new (actions,
+                           qmp_action_bitmap_merge (disk->node, disk->bitmap,
+                                                    (const char *const *) disk->merge_nodes->pdata,
+                                                    disk->merge_nodes->len, disk->since_bitmap));
+  }
+  for (guint i = 0; i < plan->disks->len; i++) {
+    const PushDisk *disk = g_ptr_array_index (plan->disks, i);
+    QmpBackup backup = {
+      .job_id = disk->job,
+      .device = disk->node,
+      .target = disk->format_node,
+      .bitmap = disk->bitmap,
+      .speed = options->bandwidth,
+      .compress = options->compress,
+      .on_cbw_error = has_on_cbw_error ? "break-snapshot" : NULL,
+    };
+    json_array_append_new (actions, qmp_action_backup (&backup));
+  }
+  return actions;
+}

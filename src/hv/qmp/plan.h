@@ -1,0 +1,77 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * hv/qmp/plan.h: from an aligned definition and the disks to exactly what a push job will do.
+ *
+ * Pure: no QEMU, no files. Everything a job makes in QEMU carries the prefix "tmk-" and the run's
+ * id, so that whoever comes later can tell ours from others'. Node names are at most 31 bytes
+ * (QEMU's limit), hence disks are numbered there.
+ */
+#pragma once
+
+#include "conf/backup_def.h"
+#include "conf/checkpoint_def.h"
+#include "hv/qmp/disks.h"
+#include <tidemark/domain.h>
+
+typedef struct {
+  char *name;       /* of the disk */
+  char *node;       /* the disk's top format node */
+  guint64 size;     /* bytes the guest sees */
+  guint64 estimate; /* bytes the target may take: an upper bound for sane sources */
+  BackupMode mode;
+  char *incremental;      /* checkpoint it starts from, or NULL */
+  char *since_bitmap;     /* its bitmap on this disk, nearly always of the same name */
+  GPtrArray *merge_nodes; /* char*: the nodes whose bitmaps `since_bitmap` are joined */
+
+  StorageType target_type; /* STORAGE_FILE or STORAGE_BLOCK */
+  char *target;
+  char *format;            /* "qcow2", "raw", … */
+  EncryptionDef *encryption; /* borrowed from the definition, or NULL */
+  char *backing, *backing_format; /* named as backing file in a new qcow2; or NULL */
+
+  char *job, *bitmap, *file_node, *format_node, *secret; /* ours; bitmap and secret may be NULL */
+} PushDisk;
+
+typedef struct {
+  char *disk, *node, *bitmap;
+  bool persistent;
+  guint64 capacity;
+} PlanBitmap; /* one bitmap of the new checkpoint */
+
+typedef struct {
+  char *run;             /* eight hex digits */
+  TmkBackupDef *def;     /* aligned */
+  TmkCheckpointDef *checkpoint; /* aligned, or NULL */
+  GPtrArray *disks;      /* of PushDisk*: those that take part */
+  GPtrArray *bitmaps;    /* of PlanBitmap*: the new checkpoint's */
+} PushPlan;
+
+/* What the plan is made from; all borrowed. */
+typedef struct {
+  const char *run;
+  const char *suffix;    /* of generated target names */
+  GPtrArray *disks;      /* of QmpDisk* */
+  const TmkDomainDef *domain;
+  const TmkBackupDef *def; /* aligned or not */
+  const TmkCheckpointDef *checkpoint; /* or NULL */
+  GPtrArray *known;      /* of TmkCheckpointDef*: checkpoints described in the state */
+  bool reuse_external, compress;
+} PushPlanInput;
+
+PushPlan *push_plan_new (const PushPlanInput *input, TmkError **errp);
+void push_plan_free (PushPlan *plan);
+
+/* The transaction's actions, an array: the new checkpoint, then for each incremental disk a
+ * temporary bitmap joined from its chain, then the jobs. All take effect at one instant. */
+json_t *push_plan_actions (const PushPlan *plan, const TmkBeginOptions *options,
+                           bool has_on_cbw_error);
+
+/* The bitmaps of checkpoint `def` (aligned) on `disks`; errors where a disk cannot have one or has
+ * a bitmap of that name already. Array of PlanBitmap*. */
+GPtrArray *plan_checkpoint_bitmaps (GPtrArray *disks, TmkCheckpointDef *def, GPtrArray *known,
+                                    TmkError **errp);
+
+/* The description called `name` among `known`, or NULL. */
+TmkCheckpointDef *plan_known_checkpoint (GPtrArray *known, const char *name);
+
+G_DEFINE_AUTOPTR_CLEANUP_FUNC (PushPlan, push_plan_free)

@@ -1,0 +1,249 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * hv/qmp/push.c: beginning a push job.
+ *
+ * Look (plan, targets) → write down what will be made → make files → write down which → give them
+ * to QEMU → hold the guest, one transaction, let it go on → write down that it runs. Whatever fails
+ * on the way is taken back by the same log that a later process would use.
+ */
+#include "hv/qmp/checkpoints.h"
+#include "hv/qmp/job.h"
+#include "hv/qmp/pause.h"
+#include "hv/qmp/targets.h"
+#include "hv/qmp/undo.h"
+#include "qmp/commands.h"
+#include "qmp/schema.h"
+
+#include <string.h>
+
+#define DOMAIN "hv"
+
+static char *
+new_run_id (void)
+{
+  return g_strdup_printf ("%08x", g_random_int ());
+}
+
+/* Jobs of ours that no record knows: the state folder was lost. */
+static bool
+check_no_strangers (QmpMachine *machine, TmkError **errp)
+{
+  g_autoptr (json_t) jobs = qmp_query_jobs (machine->client, errp);
+  if (jobs == NULL)
+    return false;
+  size_t i;
+  json_t *job;
+  json_array_foreach (jobs, i, job)
+  {
+    const char *id = jsonx_string (job, "id");
+    if (id == NULL || !g_str_has_prefix (id, "tmk-"))
+      continue;
+    error_set (errp, DOMAIN, TMK_ERR_BUSY, 0, "a backup job '%s' that is not remembered here runs",
+               id);
+    error_hint (errp, "if it is no other user's, end it with 'tidemark abort'");
+    return false;
+  }
+  return true;
+}
+
+static void
+warn (const TmkBeginOptions *options, const char *format, ...) G_GNUC_PRINTF (2, 3);
+
+static void
+warn (const TmkBeginOptions *options, const char *format, ...)
+{
+  if (options->warn == NULL)
+    return;
+  va_list ap;
+  va_start (ap, format);
+  g_autofree char *message = g_strdup_vprintf (format, ap);
+  va_end (ap);
+  options->warn (message, options->warn_data);
+}
+
+static void
+warn_about (const PushPlan *plan, const TmkBeginOptions *options)
+{
+  for (guint i = 0; i < plan->def->disks->len; i++) {
+    const BackupDisk *disk = g_ptr_array_index (plan->def->disks, i);
+    if (disk->backup && disk->store->seclabels != NULL && disk->store->seclabels->len > 0)
+      warn (options, "disk '%s': <seclabel> is kept in the definition but not applied", disk->name);
+  }
+  for (guint i = 0; i < plan->disks->len; i++) {
+    const PushDisk *disk = g_ptr_array_index (plan->disks, i);
+    if (disk->mode == BACKUP_MODE_INCREMENTAL && disk->backing == NULL && !options->reuse_external
+        && g_str_equal (disk->format, "qcow2"))
+      warn (options,
+            "disk '%s': which image holds checkpoint '%s' is not known, so '%s' names no backing"
+            " file; add it with: qemu-img rebase -u -b PREVIOUS -F qcow2 '%s'",
+            disk->name, disk->incremental, disk->target, disk->target);
+  }
+  for (guint i = 0; i < plan->bitmaps->len; i++) {
+    const PlanBitmap *bitmap = g_ptr_array_index (plan->bitmaps, i);
+    if (!bitmap->persistent)
+      warn (options,
+            "disk '%s': its format cannot store bitmaps, so checkpoint '%s' lasts only until this"
+            " QEMU ends",
+            bitmap->disk, bitmap->bitmap);
+  }
+}
+
+/* The description gets what only now is known: when, after which other, how large the disks are
+ * and which image holds them as of then. */
+static void
+complete_checkpoint (PushPlan *plan, GPtrArray *known)
+{
+  TmkCheckpointDef *def = plan->checkpoint;
+  if (def == NULL)
+    return;
+  if (def->creation_time == 0)
+    def->creation_time = g_get_real_time () / G_USEC_PER_SEC;
+  g_free (def->parent);
+  def->parent = g_strdup (checkpoints_current (known));
+  for (guint i = 0; i < plan->disks->len; i++) {
+    const PushDisk *disk = g_ptr_array_index (plan->disks, i);
+    CheckpointDisk *entry = checkpoint_def_find_disk (def, disk->name);
+    if (entry == NULL || !entry->covered || disk->target_type != STORAGE_FILE)
+      continue;
+    entry->target = g_strdup (disk->target);
+    entry->target_format = g_strdup (disk->format);
+  }
+}
+
+static bool
+make_files (QmpMachine *machine, const PushPlan *plan, json_t *record, TmkError **errp)
+{
+  for (guint i = 0; i < plan->disks->len; i++) {
+    const PushDisk *disk = g_ptr_array_index (plan->disks, i);
+    guint64 dev, ino;
+    if (disk->target_type != STORAGE_FILE)
+      continue;
+    if (!target_make_file (machine, disk, &dev, &ino, errp))
+      return false;
+    record_set_file (record, disk->target, dev, ino);
+  }
+  return state_write (machine->state, "job", record, errp);
+}
+
+static bool
+run_transaction (QmpMachine *machine, const PushPlan *plan, const TmkBeginOptions *options,
+                 json_t *record, TmkError **errp)
+{
+  g_autoptr (QmpSchema) schema = qmp_schema_read (machine->client, errp);
+  if (schema == NULL)
+    return false;
+  bool on_cbw_error = qmp_schema_has_argument (schema, "blockdev-backup", "on-cbw-error");
+  json_t *actions = push_plan_actions (plan, options, on_cbw_error);
+
+  Pause pause;
+  guint64 pause_us;
+  if (!pause_begin (machine, &pause, errp)) {
+    json_decref (actions);
+    return false;
+  }
+  bool ok = qmp_transaction (machine->client, actions, errp);
+  /* Where both fail, why the transaction did tells more. */
+  bool resumed = pause_end (machine, &pause, &pause_us, ok ? errp : NULL);
+  json_object_set_new (record, "pause_us", json_integer ((json_int_t) pause_us));
+  return ok && resumed;
+}
+
+static bool
+begin_steps (QmpMachine *machine, const PushPlan *plan, const TmkBeginOptions *options,
+             json_t *record, TmkError **errp)
+{
+  if (!options->reuse_external && !make_files (machine, plan, record, errp))
+    return false;
+  for (guint i = 0; i < plan->disks->len; i++)
+    if (!target_open (machine, g_ptr_array_index (plan->disks, i), options, errp))
+      return false;
+  if (!run_transaction (machine, plan, options, record, errp))
+    return false;
+  record_set_phase (record, "running");
+  return state_write (machine->state, "job", record, errp);
+}
+
+static bool
+take_back (QmpMachine *machine, json_t *record, TmkError **errp)
+{
+  g_autoptr (json_t) rest = NULL;
+  json_t *log = json_object_get (record, "undo");
+  return undo_run (machine, log, true, &rest, errp) && state_remove (machine->state, "job", errp);
+}
+
+static PushPlan *
+make_plan (QmpMachine *machine, const TmkBackupDef *def, const TmkCheckpointDef *checkpoint,
+           const TmkBeginOptions *options, GPtrArray *known, TmkError **errp)
+{
+  g_autofree char *run = new_run_id ();
+  g_autofree char *suffix = checkpoint != NULL
+      ? g_strdup (checkpoint->name)
+      : g_strdup_printf ("%" G_GINT64_FORMAT, g_get_real_time () / G_USEC_PER_SEC);
+  PushPlanInput input = {
+    .run = run,
+    .suffix = suffix,
+    .disks = machine->disks,
+    .domain = machine->def,
+    .def = def,
+    .checkpoint = checkpoint,
+    .known = known,
+    .reuse_external = options->reuse_external,
+    .compress = options->compress,
+  };
+  return push_plan_new (&input, errp);
+}
+
+static bool
+begin_entered (QmpMachine *machine, const TmkBackupDef *def, const TmkCheckpointDef *checkpoint,
+               const TmkBeginOptions *options, TmkError **errp)
+{
+  g_autoptr (json_t) running = NULL;
+  if (!job_recover (machine, &running, errp))
+    return false;
+  if (running != NULL) {
+    error_set (errp, DOMAIN, TMK_ERR_BUSY, 0, "a backup job runs already");
+    error_hint (errp, "see 'tidemark status'; wait for it with 'tidemark wait' or cancel it with"
+                      " 'tidemark abort'");
+    return false;
+  }
+  if (!check_no_strangers (machine, errp))
+    return false;
+  g_autoptr (GPtrArray) known = checkpoints_collect (machine, NULL, errp);
+  if (known == NULL)
+    return false;
+  g_autoptr (PushPlan) plan = make_plan (machine, def, checkpoint, options, known, errp);
+  if (plan == NULL || !targets_check (plan, machine->disks, options, errp))
+    return false;
+  warn_about (plan, options);
+  complete_checkpoint (plan, known);
+
+  g_autoptr (json_t) record = record_new (machine, plan, !options->reuse_external);
+  if (!state_write (machine->state, "job", record, errp))
+    return false;
+  if (begin_steps (machine, plan, options, record, errp))
+    return true;
+  TmkError *err = NULL;
+  if (!take_back (machine, record, &err)) {
+    error_prefix (errp, "cleaning up failed (%s) after this", tmk_error_message (err));
+    error_hint (errp, "'tidemark abort' tries to clean up again");
+    tmk_error_free (err);
+  }
+  return false;
+}
+
+bool
+machine_begin (TmkDomain *domain, const TmkBackupDef *def, const TmkCheckpointDef *checkpoint,
+               const TmkBeginOptions *options, TmkError **errp)
+{
+  QmpMachine *machine = (QmpMachine *) domain;
+  if (def->pull) {
+    error_set (errp, DOMAIN, TMK_ERR_UNSUPPORTED, 0, "this version runs only push backups");
+    error_hint (errp, "use mode='push' with a <target> for each disk");
+    return false;
+  }
+  if (!machine_enter (machine, ENTER_LIVE, errp))
+    return false;
+  bool ok = begin_entered (machine, def, checkpoint, options, errp);
+  machine_leave (machine);
+  return ok;
+}

@@ -1,0 +1,212 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* hv/qmp/record.c: see hv/qmp/record.h. */
+#include "hv/qmp/record.h"
+
+#include "hv/qmp/undo.h"
+
+static json_t *
+disk_to_json (const PushDisk *disk)
+{
+  json_t *entry = json_object ();
+  json_object_set_new (entry, "name", jsonx_string_or_null (disk->name));
+  json_object_set_new (entry, "node", jsonx_string_or_null (disk->node));
+  json_object_set_new (entry, "mode", jsonx_string_or_null (backup_mode_name (disk->mode)));
+  json_object_set_new (entry, "incremental", jsonx_string_or_null (disk->incremental));
+  json_object_set_new (entry, "target", jsonx_string_or_null (disk->target));
+  json_object_set_new (entry, "target_type",
+                       jsonx_string_or_null (storage_type_name (disk->target_type)));
+  json_object_set_new (entry, "format", jsonx_string_or_null (disk->format));
+  json_object_set_new (entry, "backing", jsonx_string_or_null (disk->backing));
+  json_object_set_new (entry, "size", json_integer ((json_int_t) disk->size));
+  json_object_set_new (entry, "estimate", json_integer ((json_int_t) disk->estimate));
+  json_object_set_new (entry, "job", jsonx_string_or_null (disk->job));
+  json_object_set_new (entry, "done", json_integer (0));
+  json_object_set_new (entry, "total", json_integer ((json_int_t) disk->estimate));
+  json_object_set_new (entry, "state", json_string ("running"));
+  return entry;
+}
+
+/* In the order in which things are made, so that its reverse is the order to take them back. */
+static json_t *
+undo_log (const PushPlan *plan, bool with_files)
+{
+  json_t *log = json_array ();
+  for (guint i = 0; i < plan->disks->len; i++) {
+    const PushDisk *disk = g_ptr_array_index (plan->disks, i);
+    if (with_files && disk->target_type == STORAGE_FILE)
+      json_array_append_new (log, undo_file (disk->target, 0, 0));
+    if (disk->secret != NULL)
+      json_array_append_new (log, undo_secret (disk->secret));
+    g_autofree char *create = g_strconcat (disk->job, "-create", NULL);
+    json_array_append_new (log, undo_node (disk->file_node));
+    json_array_append_new (log, undo_node (disk->format_node));
+    json_array_append_new (log, undo_job (create));
+  }
+  for (guint i = 0; i < plan->bitmaps->len; i++) {
+    const PlanBitmap *bitmap = g_ptr_array_index (plan->bitmaps, i);
+    json_array_append_new (log, undo_checkpoint (bitmap->disk, bitmap->node, bitmap->bitmap));
+  }
+  for (guint i = 0; i < plan->disks->len; i++) {
+    const PushDisk *disk = g_ptr_array_index (plan->disks, i);
+    if (disk->bitmap != NULL)
+      json_array_append_new (log, undo_bitmap (disk->node, disk->bitmap));
+    json_array_append_new (log, undo_job (disk->job));
+  }
+  return log;
+}
+
+json_t *
+record_new (QmpMachine *machine, const PushPlan *plan, bool makes_files)
+{
+  g_autofree char *instance = machine_instance (machine);
+  g_autofree char *definition = tmk_backup_def_format (plan->def, TMK_XML_INTERNAL);
+  g_autofree char *checkpoint = plan->checkpoint != NULL
+      ? tmk_checkpoint_def_format (plan->checkpoint, TMK_XML_INTERNAL)
+      : NULL;
+  json_t *record = json_object ();
+  json_object_set_new (record, "format", json_integer (1));
+  json_object_set_new (record, "id", json_string (plan->run));
+  json_object_set_new (record, "phase", json_string ("starting"));
+  json_object_set_new (record, "address", jsonx_string_or_null (machine->address));
+  json_object_set_new (record, "instance", jsonx_string_or_null (instance));
+  json_object_set_new (record, "started_us", json_integer (g_get_real_time ()));
+  json_object_set_new (record, "definition", jsonx_string_or_null (definition));
+  json_object_set_new (record, "checkpoint", jsonx_string_or_null (checkpoint));
+  json_object_set_new (
+      record, "checkpoint_name",
+      jsonx_string_or_null (plan->checkpoint != NULL ? plan->checkpoint->name : NULL));
+  json_t *disks = json_array ();
+  for (guint i = 0; i < plan->disks->len; i++)
+    json_array_append_new (disks, disk_to_json (g_ptr_array_index (plan->disks, i)));
+  json_object_set_new (record, "disks", disks);
+  json_object_set_new (record, "undo", undo_log (plan, makes_files));
+  return record;
+}
+
+const char *
+record_phase (const json_t *record)
+{
+  const char *phase = jsonx_string (record, "phase");
+  return phase != NULL ? phase : "starting";
+}
+
+bool
+record_in_phase (const json_t *record, const char *phase)
+{
+  return g_str_equal (record_phase (record), phase);
+}
+
+void
+record_set_phase (json_t *record, const char *phase)
+{
+  json_object_set_new (record, "phase", json_string (phase));
+}
+
+void
+record_set_result (json_t *record, const char *state, const TmkError *err)
+{
+  json_t *result = json_pack ("{s:s}", "state", state);
+  if (err != NULL) {
+    json_object_set_new (result, "code",
+                         json_string (tmk_error_code_name (tmk_error_code (err))));
+    json_object_set_new (result, "message", jsonx_string_or_null (tmk_error_message (err)));
+    json_object_set_new (result, "hint", jsonx_string_or_null (tmk_error_hint (err)));
+  }
+  json_object_set_new (record, "result", result);
+}
+
+TmkError *
+record_error (const json_t *record)
+{
+  const json_t *result = json_object_get (record, "result");
+  const char *message = jsonx_string (result, "message");
+  if (message == NULL)
+    return NULL;
+  TmkError *err = NULL;
+  error_set (&err, "hv", error_code_from_name (jsonx_string (result, "code")), 0, "%s", message);
+  const char *hint = jsonx_string (result, "hint");
+  if (hint != NULL)
+    error_hint (&err, "%s", hint);
+  return err;
+}
+
+void
+record_set_file (json_t *record, const char *path, guint64 dev, guint64 ino)
+{
+  json_t *log = json_object_get (record, "undo");
+  size_t i;
+  json_t *entry;
+  json_array_foreach (log, i, entry)
+  {
+    if (g_strcmp0 (jsonx_string (entry, "op"), "file") == 0
+        && g_strcmp0 (jsonx_string (entry, "path"), path) == 0) {
+      json_array_set_new (log, i, undo_file (path, dev, ino));
+      return;
+    }
+  }
+}
+
+/* --- showing --------------------------------------------------------------------------------- */
+
+static TmkJobState
+job_state (const json_t *record)
+{
+  const char *result = jsonx_string (json_object_get (record, "result"), "state");
+  if (record == NULL)
+    return TMK_JOB_NONE;
+  if (record_in_phase (record, "starting"))
+    return TMK_JOB_INTERRUPTED;
+  if (!record_in_phase (record, "ended"))
+    return TMK_JOB_RUNNING;
+  if (g_strcmp0 (result, "done") == 0)
+    return TMK_JOB_DONE;
+  return g_strcmp0 (result, "cancelled") == 0 ? TMK_JOB_CANCELLED : TMK_JOB_FAILED;
+}
+
+static const TmkJobDisk *
+show_disk (HvArena *arena, const json_t *entry)
+{
+  TmkJobDisk *disk = hv_arena_alloc (arena, sizeof *disk);
+  disk->name = hv_arena_string (arena, jsonx_string (entry, "name"));
+  disk->mode = hv_arena_string (arena, jsonx_string (entry, "mode"));
+  disk->incremental = hv_arena_string (arena, jsonx_string (entry, "incremental"));
+  disk->target = hv_arena_string (arena, jsonx_string (entry, "target"));
+  disk->format = hv_arena_string (arena, jsonx_string (entry, "format"));
+  disk->backing = hv_arena_string (arena, jsonx_string (entry, "backing"));
+  disk->state = hv_arena_string (arena, jsonx_string (entry, "state"));
+  disk->done = jsonx_uint (entry, "done");
+  disk->total = jsonx_uint (entry, "total");
+  disk->error = hv_arena_string (arena, jsonx_string (entry, "error"));
+  return disk;
+}
+
+TmkJobStatus *
+record_to_status (const json_t *record)
+{
+  HvJobStatus *status = g_new0 (HvJobStatus, 1);
+  HvArena *arena = hv_arena_new ();
+  TmkJobStatus *shown = &status->public_part;
+  status->arena = arena;
+  shown->state = job_state (record);
+  if (record == NULL)
+    return shown;
+
+  const json_t *result = json_object_get (record, "result");
+  const json_t *entries = json_object_get (record, "disks");
+  shown->id = hv_arena_string (arena, jsonx_string (record, "id"));
+  shown->checkpoint = hv_arena_string (arena, jsonx_string (record, "checkpoint_name"));
+  shown->started_us = (int64_t) jsonx_uint (record, "started_us");
+  shown->ended_us = (int64_t) jsonx_uint (record, "ended_us");
+  shown->pause_us = jsonx_uint (record, "pause_us");
+  shown->error = hv_arena_string (arena, jsonx_string (result, "message"));
+  shown->hint = hv_arena_string (arena, jsonx_string (result, "hint"));
+  shown->n_disks = json_array_size (entries);
+  const TmkJobDisk **disks = hv_arena_alloc (arena, shown->n_disks * sizeof *disks);
+  for (size_t i = 0; i < shown->n_disks; i++) {
+    disks[i] = show_disk (arena, json_array_get (entries, i));
+    shown->done += disks[i]->done;
+    shown->total += disks[i]->total;
+  }
+  shown->disks = disks;
+  return shown;
+}

@@ -1,0 +1,414 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* hv/qmp/targets.c: see hv/qmp/targets.h. */
+#include "hv/qmp/targets.h"
+
+#include "hv/secrets.h"
+#include "qmp/commands.h"
+#include "util/fsx.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/fs.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define DOMAIN "hv"
+
+/* --- before anything is changed -------------------------------------------------------------- */
+
+static bool
+same_storage (const struct stat *a, const struct stat *b)
+{
+  if (S_ISBLK (a->st_mode) && S_ISBLK (b->st_mode))
+    return a->st_rdev == b->st_rdev;
+  return a->st_dev == b->st_dev && a->st_ino == b->st_ino;
+}
+
+/* Overwriting a disk of the domain with its own backup must be impossible. */
+static bool
+check_not_own (const PushDisk *push, const struct stat *st, GPtrArray *disks, TmkError **errp)
+{
+  for (guint i = 0; i < disks->len; i++) {
+    const QmpDisk *disk = g_ptr_array_index (disks, i);
+    for (guint j = 0; j < disk->chain->len; j++) {
+      const DiskImage *image = g_ptr_array_index (disk->chain, j);
+      struct stat own;
+      if (image->filename == NULL || *image->filename != '/' || stat (image->filename, &own) != 0
+          || !same_storage (st, &own))
+        continue;
+      error_set (errp, DOMAIN, TMK_ERR_EXISTS, 0,
+                 "disk '%s': target '%s' is an image of the domain's own disk '%s'", push->name,
+                 push->target, disk->name);
+      error_hint (errp, "choose another <target>");
+      return false;
+    }
+  }
+  return true;
+}
+
+static bool
+check_file (const PushDisk *push, GPtrArray *disks, bool reuse, TmkError **errp)
+{
+  struct stat st;
+  bool exists = stat (push->target, &st) == 0;
+  int saved = errno;
+  if (exists && !check_not_own (push, &st, disks, errp))
+    return false;
+  if (reuse) {
+    if (exists && S_ISREG (st.st_mode))
+      return true;
+    if (exists)
+      error_set (errp, DOMAIN, TMK_ERR_MISMATCH, 0, "disk '%s': target '%s' is no regular file",
+                 push->name, push->target);
+    else
+      error_set_errno (errp, DOMAIN, saved, "disk '%s': cannot reuse target '%s'", push->name,
+                       push->target);
+    error_hint (errp, "with --reuse-external every target must be there already, in its format");
+    return false;
+  }
+  struct stat link;
+  if (exists || lstat (push->target, &link) == 0) {
+    error_set (errp, DOMAIN, TMK_ERR_EXISTS, EEXIST, "disk '%s': target '%s' exists already",
+               push->name, push->target);
+    error_hint (errp, "choose another name, remove the file, or use it as it is with"
+                      " --reuse-external");
+    return false;
+  }
+  g_autofree char *dir = g_path_get_dirname (push->target);
+  if (stat (dir, &st) != 0 || !S_ISDIR (st.st_mode)) {
+    error_set (errp, DOMAIN, TMK_ERR_NOT_FOUND, ENOENT, "disk '%s': there is no folder '%s'",
+               push->name, dir);
+    error_hint (errp, "make it first: mkdir -p '%s'", dir);
+    return false;
+  }
+  return true;
+}
+
+static bool
+check_device_size (const PushDisk *push, int fd, TmkError **errp)
+{
+  guint64 bytes = 0;
+  if (ioctl (fd, BLKGETSIZE64, &bytes) != 0) {
+    error_set_errno (errp, DOMAIN, errno, "disk '%s': cannot tell the size of '%s'", push->name,
+                     push->target);
+    return false;
+  }
+  bool raw = g_str_equal (push->format, "raw");
+  guint64 needed = raw ? push->size : push->estimate;
+  if (bytes >= needed)
+    return true;
+  error_set (errp, DOMAIN, raw ? TMK_ERR_MISMATCH : TMK_ERR_NO_SPACE, ENOSPC,
+             "disk '%s': target '%s' has %" G_GUINT64_FORMAT " bytes, the backup may need %"
+             G_GUINT64_FORMAT, push->name, push->target, bytes, needed);
+  error_hint (errp, "use a larger device");
+  return false;
+}
+
+static bool
+check_device (const PushDisk *push, GPtrArray *disks, TmkError **errp)
+{
+  struct stat st;
+  if (stat (push->target, &st) != 0) {
+    error_set_errno (errp, DOMAIN, errno, "disk '%s': cannot use target '%s'", push->name,
+                     push->target);
+    error_hint (errp, "make the device available, or use <disk type='file'>");
+    return false;
+  }
+  if (!S_ISBLK (st.st_mode)) {
+    error_set (errp, DOMAIN, TMK_ERR_MISMATCH, 0, "disk '%s': target '%s' is no block device",
+               push->name, push->target);
+    error_hint (errp, "use <disk type='file'> with <target file='…'/> for a file");
+    return false;
+  }
+  if (!check_not_own (push, &st, disks, errp))
+    return false;
+  /* O_EXCL on a block device fails while it is mounted or part of something else. */
+  int fd = open (push->target, O_RDONLY | O_EXCL | O_CLOEXEC);
+  if (fd < 0) {
+    error_set_errno (errp, DOMAIN, errno, "disk '%s': cannot use target '%s'", push->name,
+                     push->target);
+    error_hint (errp, "is it mounted, or in use by another program?");
+    return false;
+  }
+  bool ok = check_device_size (push, fd, errp);
+  close (fd);
+  return ok;
+}
+
+/* qcow2 needs tables beside the data: about 1/4096 of it, and a little for each image. */
+static guint64
+with_metadata (guint64 estimate)
+{
+  return estimate + estimate / 2048 + 1024 * 1024;
+}
+
+/* Each file system must hold what all the targets on it may take. */
+static bool
+check_space (const PushPlan *plan, TmkError **errp)
+{
+  g_autoptr (GHashTable) needs
+      = g_hash_table_new_full (g_int64_hash, g_int64_equal, g_free, g_free);
+  for (guint i = 0; i < plan->disks->len; i++) {
+    const PushDisk *disk = g_ptr_array_index (plan->disks, i);
+    g_autofree char *dir = g_path_get_dirname (disk->target);
+    struct stat st;
+    guint64 room = 0;
+    if (disk->target_type != STORAGE_FILE || stat (dir, &st) != 0
+        || !fsx_free_space (disk->target, &room, NULL))
+      continue; /* then the job itself will tell */
+    gint64 dev = (gint64) st.st_dev;
+    guint64 *sum = g_hash_table_lookup (needs, &dev);
+    if (sum == NULL) {
+      sum = g_new0 (guint64, 1);
+      g_hash_table_insert (needs, g_memdup2 (&dev, sizeof dev), sum);
+    }
+    *sum += with_metadata (disk->estimate);
+    if (*sum <= room)
+      continue;
+    error_set (errp, DOMAIN, TMK_ERR_NO_SPACE, ENOSPC,
+               "disk '%s': not enough space in '%s': the backup may need %" G_GUINT64_FORMAT
+               " bytes there, %" G_GUINT64_FORMAT " are free",
+               disk->name, dir, *sum, room);
+    error_hint (errp, "free some space or choose another folder; --no-space-check begins all the "
+                      "same");
+    return false;
+  }
+  return true;
+}
+
+bool
+targets_check (const PushPlan *plan, GPtrArray *disks, const TmkBeginOptions *options,
+               TmkError **errp)
+{
+  for (guint i = 0; i < plan->disks->len; i++) {
+    const PushDisk *disk = g_ptr_array_index (plan->disks, i);
+    if (disk->target_type == STORAGE_BLOCK ? !check_device (disk, disks, errp)
+                                           : !check_file (disk, disks, options->reuse_external,
+                                                          errp))
+      return false;
+  }
+  return options->reuse_external || options->no_space_check || check_space (plan, errp);
+}
+
+guint64
+target_room (const char *path, bool is_device)
+{
+  guint64 room = 0;
+  if (is_device || !fsx_free_space (path, &room, NULL))
+    return G_MAXUINT64;
+  return room;
+}
+
+/* --- making and opening ---------------------------------------------------------------------- */
+
+bool
+target_make_file (QmpMachine *machine, const PushDisk *disk, guint64 *dev, guint64 *ino,
+                  TmkError **errp)
+{
+  dev_t made_dev;
+  ino_t made_ino;
+  if (!fsx_create_new (disk->target, 0600, &made_dev, &made_ino, errp)) {
+    error_prefix (errp, "disk '%s'", disk->name);
+    return false;
+  }
+  *dev = made_dev;
+  *ino = made_ino;
+  pid_t pid;
+  uid_t uid;
+  gid_t gid;
+  if (geteuid () == 0 && qmp_client_peer (machine->client, &pid, &uid, &gid) && uid != 0
+      && chown (disk->target, uid, gid) != 0) {
+    error_set_errno (errp, DOMAIN, errno, "disk '%s': cannot give '%s' to QEMU's user", disk->name,
+                     disk->target);
+    return false;
+  }
+  return true;
+}
+
+/* `<cipher>` and `<ivgen>` as QEMU's LUKS driver names them. */
+static void
+add_luks_options (json_t *luks, const EncryptionDef *encryption)
+{
+  if (encryption->cipher_name != NULL) {
+    g_autofree char *algorithm
+        = g_strdup_printf ("%s-%u", encryption->cipher_name, encryption->cipher_size);
+    json_object_set_new (luks, "cipher-alg", json_string (algorithm));
+    if (encryption->cipher_mode != NULL)
+      json_object_set_new (luks, "cipher-mode", json_string (encryption->cipher_mode));
+    if (encryption->cipher_hash != NULL)
+      json_object_set_new (luks, "hash-alg", json_string (encryption->cipher_hash));
+  }
+  if (encryption->ivgen_name != NULL) {
+    json_object_set_new (luks, "ivgen-alg", json_string (encryption->ivgen_name));
+    if (encryption->ivgen_hash != NULL)
+      json_object_set_new (luks, "ivgen-hash-alg", json_string (encryption->ivgen_hash));
+  }
+}
+
+/* An image in the same folder is named by itself, so that the folder can be moved as a whole. */
+static char *
+backing_name (const PushDisk *disk)
+{
+  g_autofree char *dir = g_path_get_dirname (disk->target);
+  g_autofree char *backing_dir = g_path_get_dirname (disk->backing);
+  if (!g_str_equal (dir, backing_dir))
+    return g_strdup (disk->backing);
+  g_autofree char *base = g_path_get_basename (disk->backing);
+  /* QEMU takes what is before a colon for a protocol. */
+  return strchr (base, ':') != NULL ? g_strconcat ("./", base, NULL) : g_steal_pointer (&base);
+}
+
+/* The QEMU driver of the target's top node: raw with encryption is QEMU's "luks". */
+static const char *
+target_driver (const PushDisk *disk)
+{
+  return disk->encryption != NULL && g_str_equal (disk->format, "raw") ? "luks" : disk->format;
+}
+
+static json_t *
+create_options (const PushDisk *disk, const TmkBeginOptions *options)
+{
+  const char *driver = target_driver (disk);
+  json_t *create = json_pack ("{s:s, s:s, s:I}", "driver", driver, "file", disk->file_node, "size",
+                              (json_int_t) disk->size);
+  if (g_str_equal (driver, "vpc"))
+    json_object_set_new (create, "force-size", json_true ());
+  if (g_str_equal (driver, "luks")) {
+    json_object_set_new (create, "key-secret", json_string (disk->secret));
+    add_luks_options (create, disk->encryption);
+  }
+  if (!g_str_equal (driver, "qcow2"))
+    return create;
+  if (disk->backing != NULL) {
+    g_autofree char *name = backing_name (disk);
+    json_object_set_new (create, "backing-file", json_string (name));
+    json_object_set_new (create, "backing-fmt", json_string (disk->backing_format));
+  }
+  if (options->compression_type != NULL)
+    json_object_set_new (create, "compression-type", json_string (options->compression_type));
+  if (disk->encryption != NULL) {
+    json_t *luks = json_pack ("{s:s, s:s}", "format", "luks", "key-secret", disk->secret);
+    add_luks_options (luks, disk->encryption);
+    json_object_set_new (create, "encrypt", luks);
+  }
+  return create;
+}
+
+static json_t *
+open_options (const PushDisk *disk)
+{
+  const char *driver = target_driver (disk);
+  json_t *open_ = json_pack ("{s:s, s:s, s:s}", "driver", driver, "node-name", disk->format_node,
+                             "file", disk->file_node);
+  if (g_str_equal (driver, "qcow2")) {
+    /* The backing file is only named, never opened: it may be anything by now. */
+    json_object_set_new (open_, "backing", json_null ());
+    if (disk->encryption != NULL)
+      json_object_set_new (open_, "encrypt", json_pack ("{s:s, s:s}", "format", "luks",
+                                                        "key-secret", disk->secret));
+  } else if (g_str_equal (driver, "luks")) {
+    json_object_set_new (open_, "key-secret", json_string (disk->secret));
+  } else if (g_str_equal (driver, "raw") && disk->target_type == STORAGE_BLOCK) {
+    /* A device may be larger than the disk. */
+    json_object_set_new (open_, "size", json_integer ((json_int_t) disk->size));
+  }
+  return open_;
+}
+
+static bool
+add_secret (QmpMachine *machine, const PushDisk *disk, const TmkBeginOptions *options,
+            TmkError **errp)
+{
+  GBytes *bytes = secret_find (options->secrets, disk->encryption, errp);
+  if (bytes == NULL)
+    return false;
+  gsize len;
+  gconstpointer data = g_bytes_get_data (bytes, &len);
+  bool ok = qmp_object_add_secret (machine->client, disk->secret, data, len, errp);
+  g_bytes_unref (bytes);
+  return ok;
+}
+
+static bool
+format_target (QmpMachine *machine, const PushDisk *disk, const TmkBeginOptions *options,
+               TmkError **errp)
+{
+  g_autofree char *job = g_strconcat (disk->job, "-create", NULL);
+  bool raw = g_str_equal (target_driver (disk), "raw");
+  if (!raw)
+    return qmp_blockdev_create (machine->client, job, create_options (disk, options), errp);
+  if (disk->target_type == STORAGE_BLOCK)
+    return true;
+  if (truncate (disk->target, (off_t) disk->size) == 0)
+    return true;
+  error_set_errno (errp, DOMAIN, errno, "cannot make '%s' %" G_GUINT64_FORMAT " bytes large",
+                   disk->target, disk->size);
+  return false;
+}
+
+/* The virtual size of our own node, by which a reused image is known to fit. */
+static bool
+check_node_size (QmpMachine *machine, const PushDisk *disk, TmkError **errp)
+{
+  g_autoptr (json_t) nodes = qmp_execute (machine->client, "query-named-block-nodes", NULL, errp);
+  if (nodes == NULL)
+    return false;
+  size_t i;
+  json_t *node;
+  json_array_foreach (nodes, i, node)
+  {
+    if (g_strcmp0 (jsonx_string (node, "node-name"), disk->format_node) != 0)
+      continue;
+    guint64 size = jsonx_uint (json_object_get (node, "image"), "virtual-size");
+    if (size == disk->size)
+      return true;
+    error_set (errp, DOMAIN, TMK_ERR_MISMATCH, 0,
+               "disk '%s' has %" G_GUINT64_FORMAT " bytes, its target '%s' %" G_GUINT64_FORMAT,
+               disk->name, disk->size, disk->target, size);
+    error_hint (errp, "give the image the disk's size: qemu-img resize '%s' %" G_GUINT64_FORMAT,
+                disk->target, disk->size);
+    return false;
+  }
+  error_set (errp, DOMAIN, TMK_ERR_GONE, 0, "target node '%s' went away", disk->format_node);
+  return false;
+}
+
+static bool
+open_steps (QmpMachine *machine, const PushDisk *disk, const TmkBeginOptions *options,
+            TmkError **errp)
+{
+  const char *file_driver = disk->target_type == STORAGE_BLOCK ? "host_device" : "file";
+  if (disk->secret != NULL && !add_secret (machine, disk, options, errp))
+    return false;
+  json_t *file = json_pack ("{s:s, s:s, s:s}", "driver", file_driver, "node-name", disk->file_node,
+                            "filename", disk->target);
+  bool raw_file
+      = g_str_equal (target_driver (disk), "raw") && disk->target_type == STORAGE_FILE;
+  if (raw_file && !options->reuse_external && !format_target (machine, disk, options, errp)) {
+    json_decref (file);
+    return false;
+  }
+  if (!qmp_blockdev_add (machine->client, file, errp))
+    return false;
+  if (!raw_file && !options->reuse_external && !format_target (machine, disk, options, errp))
+    return false;
+  return qmp_blockdev_add (machine->client, open_options (disk), errp)
+      && check_node_size (machine, disk, errp);
+}
+
+bool
+target_open (QmpMachine *machine, const PushDisk *disk, const TmkBeginOptions *options,
+             TmkError **errp)
+{
+  g_autoptr (TmkError) err = NULL;
+  if (open_steps (machine, disk, options, &err))
+    return true;
+  /* QEMU's own words do not say which disk; ours do already. */
+  if (strstr (tmk_error_message (err), "disk '") == NULL)
+    error_prefix (&err, "disk '%s': target '%s'", disk->name, disk->target);
+  error_propagate (errp, g_steal_pointer (&err));
+  return false;
+}

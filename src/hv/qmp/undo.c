@@ -1,0 +1,260 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* hv/qmp/undo.c: see hv/qmp/undo.h. */
+#include "hv/qmp/undo.h"
+
+#include "qmp/commands.h"
+#include "util/fsx.h"
+
+#include <errno.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#define DOMAIN "hv"
+#define CANCEL_TIMEOUT_S 60
+
+json_t *
+undo_file (const char *path, guint64 dev, guint64 ino)
+{
+  return json_pack ("{s:s, s:s, s:I, s:I}", "op", "file", "path", path, "dev", (json_int_t) dev,
+                    "ino", (json_int_t) ino);
+}
+
+json_t *
+undo_secret (const char *id)
+{
+  return json_pack ("{s:s, s:s}", "op", "secret", "id", id);
+}
+
+json_t *
+undo_node (const char *name)
+{
+  return json_pack ("{s:s, s:s}", "op", "node", "name", name);
+}
+
+json_t *
+undo_checkpoint (const char *disk, const char *node, const char *name)
+{
+  return json_pack ("{s:s, s:s, s:s, s:s}", "op", "checkpoint", "disk", disk, "node", node, "name",
+                    name);
+}
+
+json_t *
+undo_bitmap (const char *node, const char *name)
+{
+  return json_pack ("{s:s, s:s, s:s}", "op", "bitmap", "node", node, "name", name);
+}
+
+json_t *
+undo_job (const char *id)
+{
+  return json_pack ("{s:s, s:s}", "op", "job", "id", id);
+}
+
+/* --- what is there --------------------------------------------------------------------------- */
+
+/* The description of node `name`, borrowed from `nodes`, or NULL. */
+static json_t *
+find_node (const json_t *nodes, const char *name)
+{
+  size_t i;
+  json_t *node;
+  json_array_foreach (nodes, i, node)
+  {
+    if (g_strcmp0 (jsonx_string (node, "node-name"), name) == 0)
+      return node;
+  }
+  return NULL;
+}
+
+static bool
+node_has_bitmap (const json_t *nodes, const char *name, const char *bitmap)
+{
+  size_t i;
+  json_t *entry;
+  json_array_foreach (json_object_get (find_node (nodes, name), "dirty-bitmaps"), i, entry)
+  {
+    if (g_strcmp0 (jsonx_string (entry, "name"), bitmap) == 0)
+      return true;
+  }
+  return false;
+}
+
+/* The status of job `id` ("running", "concluded"), or NULL where there is none; free it. */
+static char *
+job_status (QmpClient *client, const char *id, TmkError **errp)
+{
+  g_autoptr (json_t) jobs = qmp_query_jobs (client, errp);
+  size_t i;
+  json_t *job;
+  json_array_foreach (jobs, i, job)
+  {
+    if (g_strcmp0 (jsonx_string (job, "id"), id) == 0)
+      return g_strdup (jsonx_string (job, "status"));
+  }
+  return NULL;
+}
+
+/* --- taking back ----------------------------------------------------------------------------- */
+
+static bool
+remove_file (const json_t *entry, TmkError **errp)
+{
+  const char *path = jsonx_string (entry, "path");
+  guint64 ino = jsonx_uint (entry, "ino");
+  struct stat st;
+  if (lstat (path, &st) != 0) {
+    if (errno == ENOENT)
+      return true;
+    error_set_errno (errp, DOMAIN, errno, "cannot look at '%s'", path);
+    return false;
+  }
+  /* Only what we made ourselves: the very inode, or the empty file of a begin that was cut off
+   * right behind making it. */
+  bool ours = ino != 0 ? st.st_ino == ino && st.st_dev == jsonx_uint (entry, "dev")
+                       : S_ISREG (st.st_mode) && st.st_size == 0;
+  return !ours || fsx_remove (path, errp);
+}
+
+/* Cancels all jobs first, so that they end side by side. */
+static void
+cancel_jobs (QmpClient *client, const json_t *log)
+{
+  size_t i;
+  json_t *entry;
+  json_array_foreach (log, i, entry)
+  {
+    if (g_strcmp0 (jsonx_string (entry, "op"), "job") != 0)
+      continue;
+    const char *id = jsonx_string (entry, "id");
+    g_autofree char *status = job_status (client, id, NULL);
+    /* A failure shows when the job does not conclude. */
+    if (status != NULL && !g_str_equal (status, "concluded"))
+      (void) qmp_job_cancel (client, id, NULL);
+  }
+}
+
+static bool
+end_job (QmpClient *client, const char *id, TmkError **errp)
+{
+  gint64 deadline = g_get_monotonic_time () + CANCEL_TIMEOUT_S * G_USEC_PER_SEC;
+  for (;;) {
+    g_autoptr (TmkError) err = NULL;
+    g_autofree char *status = job_status (client, id, &err);
+    if (err != NULL) {
+      error_propagate (errp, g_steal_pointer (&err));
+      return false;
+    }
+    if (status == NULL)
+      return true;
+    if (g_str_equal (status, "concluded"))
+      return qmp_job_dismiss (client, id, errp);
+    if (g_get_monotonic_time () > deadline) {
+      error_set (errp, DOMAIN, TMK_ERR_TIMEOUT, 0, "job '%s' does not end: it is '%s'", id, status);
+      error_hint (errp, "its target may hang: see to the storage, then run 'tidemark abort' again");
+      return false;
+    }
+    json_decref (qmp_client_take_event (client, "JOB_STATUS_CHANGE", 100, NULL));
+  }
+}
+
+/* The new checkpoint's bitmap lies on the node it was made on, or, after QEMU was started anew, on
+ * an image of the disk of that name. */
+static bool
+remove_checkpoint_bitmap (QmpMachine *machine, const json_t *nodes, const json_t *entry,
+                          TmkError **errp)
+{
+  const char *name = jsonx_string (entry, "name");
+  const char *node = jsonx_string (entry, "node");
+  if (node_has_bitmap (nodes, node, name))
+    return qmp_bitmap_remove (machine->client, node, name, errp);
+  QmpDisk *disk = qmp_disks_find (machine->disks, jsonx_string (entry, "disk"));
+  for (guint i = 0; disk != NULL && i < disk->chain->len; i++) {
+    const DiskImage *image = g_ptr_array_index (disk->chain, i);
+    if (node_has_bitmap (nodes, image->node, name))
+      return qmp_bitmap_remove (machine->client, image->node, name, errp);
+  }
+  return true;
+}
+
+static bool
+has_object (QmpClient *client, const char *id)
+{
+  g_autoptr (json_t) objects
+      = qmp_execute (client, "qom-list", json_pack ("{s:s}", "path", "/objects"), NULL);
+  size_t i;
+  json_t *object;
+  json_array_foreach (objects, i, object)
+  {
+    if (g_strcmp0 (jsonx_string (object, "name"), id) == 0)
+      return true;
+  }
+  return false;
+}
+
+static bool
+undo_one (QmpMachine *machine, const json_t *nodes, const json_t *entry, TmkError **errp)
+{
+  const char *op = jsonx_string (entry, "op");
+  const char *name = jsonx_string (entry, "name");
+  const char *id = jsonx_string (entry, "id");
+  QmpClient *client = machine->client;
+
+  if (g_str_equal (op, "file"))
+    return remove_file (entry, errp);
+  if (client == NULL)
+    return true;
+  if (g_str_equal (op, "checkpoint"))
+    return remove_checkpoint_bitmap (machine, nodes, entry, errp);
+  if (g_str_equal (op, "job"))
+    return end_job (client, id, errp);
+  if (g_str_equal (op, "node"))
+    return find_node (nodes, name) == NULL || qmp_blockdev_del (client, name, errp);
+  if (g_str_equal (op, "bitmap")) {
+    const char *node = jsonx_string (entry, "node");
+    return !node_has_bitmap (nodes, node, name) || qmp_bitmap_remove (client, node, name, errp);
+  }
+  if (g_str_equal (op, "secret"))
+    return !has_object (client, id) || qmp_object_del (client, id, errp);
+  error_set (errp, DOMAIN, TMK_ERR_INTERNAL, 0, "the job's record has an unknown step '%s'", op);
+  return false;
+}
+
+static bool
+only_on_failure (const char *op)
+{
+  return g_str_equal (op, "file") || g_str_equal (op, "checkpoint");
+}
+
+bool
+undo_run (QmpMachine *machine, const json_t *log, bool failed, json_t **rest, TmkError **errp)
+{
+  g_autoptr (TmkError) first = NULL;
+  g_autoptr (json_t) nodes = NULL;
+  *rest = json_array ();
+  if (machine->client != NULL) {
+    cancel_jobs (machine->client, log);
+    nodes = qmp_execute (machine->client, "query-named-block-nodes",
+                         json_pack ("{s:b}", "flat", 1), errp);
+    if (nodes == NULL)
+      return false;
+  }
+  for (size_t i = json_array_size (log); i-- > 0;) {
+    json_t *entry = json_array_get (log, i);
+    const char *op = jsonx_string (entry, "op");
+    if (op == NULL || (only_on_failure (op) && !failed))
+      continue;
+    if (machine->client == NULL && g_str_equal (op, "checkpoint"))
+      json_array_insert (*rest, 0, entry);
+    TmkError *err = NULL;
+    if (undo_one (machine, nodes, entry, &err))
+      continue;
+    if (first == NULL)
+      first = err;
+    else
+      tmk_error_free (err);
+  }
+  if (first == NULL)
+    return true;
+  error_propagate (errp, g_steal_pointer (&first));
+  return false;
+}

@@ -1,0 +1,51 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * hv/state.h: what is remembered of a domain between processes and across reboots.
+ *
+ *   STATE/domains/KEY/lock             held by whoever changes something
+ *   STATE/domains/KEY/job.json         the running (or interrupted) job
+ *   STATE/domains/KEY/last.json        the last job that ended
+ *   STATE/domains/KEY/checkpoints/NAME.xml  descriptions of checkpoints, in the internal form
+ *   STATE/addresses/HASH               the KEY of the domain last seen at an address
+ *
+ * KEY is the domain's uuid, or where it has none a hash of its monitor's address. The bitmaps on
+ * the disks are the truth about checkpoints; the descriptions add order, time and sizes.
+ * All files are published atomically and durably. Users of one State take turns by its lock.
+ */
+#pragma once
+
+#include "conf/checkpoint_def.h"
+#include "util/error.h"
+#include "util/jsonx.h"
+
+typedef struct State State;
+
+/* The folder that NULL stands for in TmkDomainOptions.state_dir. Free with g_free(). */
+char *state_default_root (void);
+
+/* A key for a domain: `uuid` unless it is NULL or all zero, else made from `address`. */
+char *state_key (const char *uuid, const char *address);
+
+/* The key last seen at `address`, or NULL. */
+char *state_key_at_address (const char *root, const char *address);
+
+/* Opens (making folders where needed) the state of domain `key`, seen at `address`. */
+State *state_open (const char *root, const char *key, const char *address, TmkError **errp);
+void state_free (State *state);
+
+/* Takes the domain's lock, waiting up to `timeout_ms`. Not recursive. */
+bool state_lock (State *state, unsigned timeout_ms, TmkError **errp);
+void state_unlock (State *state);
+
+/* A document of the domain: "job" or "last". NULL without an error where there is none. */
+json_t *state_read (State *state, const char *name, TmkError **errp);
+bool state_write (State *state, const char *name, json_t *value, TmkError **errp);
+bool state_remove (State *state, const char *name, TmkError **errp);
+
+/* All known checkpoints, unordered: TmkCheckpointDef*, freed with the array. Descriptions that
+ * cannot be read are left out, for the bitmaps tell what matters. */
+GPtrArray *state_checkpoints (State *state, TmkError **errp);
+bool state_write_checkpoint (State *state, const TmkCheckpointDef *def, TmkError **errp);
+bool state_remove_checkpoint (State *state, const char *name, TmkError **errp);
+
+G_DEFINE_AUTOPTR_CLEANUP_FUNC (State, state_free)
