@@ -371,9 +371,12 @@ run_command (QmpClient *client, const char *command, json_t *arguments, TmkError
   if (send_command (client, command, arguments, id, deadline, &late, errp)) {
     json_t *message;
     while ((message = receive (client, deadline, &late, errp)) != NULL) {
-      g_autoptr (json_t) owned = message;
-      if (is_reply (message, id))
-        return take_result (command, message, find_secret (command, arguments), errp);
+      bool ours = is_reply (message, id);
+      json_t *result
+          = ours ? take_result (command, message, find_secret (command, arguments), errp) : NULL;
+      json_decref (message);
+      if (ours)
+        return result;
     }
   }
   if (late)
