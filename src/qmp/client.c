@@ -197,7 +197,9 @@ next_message (QmpClient *client, TmkError **errp)
 static bool
 pump (QmpClient *client, gint64 deadline, bool *late, TmkError **errp)
 {
-  int ready = wait_for (client->fd, POLLIN, deadline);
+  /* Who talks without end must not keep us for ever: some grace, to take in what is there. */
+  bool babble = g_get_monotonic_time () > deadline + G_USEC_PER_SEC;
+  int ready = babble ? 0 : wait_for (client->fd, POLLIN, deadline);
   *late = ready == 0;
   if (ready < 0)
     lost (client, errno, errp);
@@ -371,9 +373,12 @@ run_command (QmpClient *client, const char *command, json_t *arguments, TmkError
   if (send_command (client, command, arguments, id, deadline, &late, errp)) {
     json_t *message;
     while ((message = receive (client, deadline, &late, errp)) != NULL) {
-      g_autoptr (json_t) owned = message;
-      if (is_reply (message, id))
-        return take_result (command, message, find_secret (command, arguments), errp);
+      bool ours = is_reply (message, id);
+      json_t *result
+          = ours ? take_result (command, message, find_secret (command, arguments), errp) : NULL;
+      json_decref (message);
+      if (ours)
+        return result;
     }
   }
   if (late)
@@ -451,7 +456,8 @@ wait_for_greeting (QmpClient *client, gint64 deadline, TmkError **errp)
     if (late) {
       error_set (errp, DOMAIN, TMK_ERR_BUSY, ETIMEDOUT,
                  "monitor busy: '%s' is held by another client", client->addr);
-      error_hint (errp, "close the other client, or give QEMU a second -qmp socket");
+      error_hint (errp, "close the other client, or give QEMU a second -qmp socket (libvirt "
+                        "holds the monitors of its own domains)");
     }
     return false;
   }

@@ -73,7 +73,9 @@ unsigned qmp_client_version (const QmpClient *client);
 /* "tcp:…" or "unix:…", normalized. Owned by the client. */
 const char *qmp_client_address (const QmpClient *client);
 
-/* The credentials of the process that listens at the other end (unix sockets; SO_PEERCRED). */
+/* The credentials of the process that called listen() at the other end (SO_PEERCRED): QEMU's own,
+ * unless it was started with a socket that somebody else made (libvirt does that). False on TCP and
+ * without a connection. */
 bool qmp_client_peer (const QmpClient *client, pid_t *pid, uid_t *uid, gid_t *gid);
 
 G_DEFINE_AUTOPTR_CLEANUP_FUNC (QmpClient, qmp_client_free)

@@ -31,7 +31,9 @@ bool qmp_transaction (QmpClient *client, json_t *actions, TmkError **errp);
 /* --- single commands */
 bool qmp_blockdev_add (QmpClient *client, json_t *options /* stolen */, TmkError **errp);
 bool qmp_blockdev_del (QmpClient *client, const char *node, TmkError **errp);
-/* Runs blockdev-create as job `job_id` to its end, and dismisses it. `options` is stolen. */
+/* Runs blockdev-create as job `job_id` to its end, however long that takes, and dismisses it, also
+ * where it failed (TMK_ERR_FAILED with QEMU's own text). Where the connection ends meanwhile the
+ * job stays. `options` is stolen. */
 bool qmp_blockdev_create (QmpClient *client, const char *job_id, json_t *options, TmkError **errp);
 bool qmp_bitmap_remove (QmpClient *client, const char *node, const char *name, TmkError **errp);
 bool qmp_job_cancel (QmpClient *client, const char *id, TmkError **errp);

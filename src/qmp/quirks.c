@@ -37,9 +37,10 @@ static const Row table[] = {
   [QUIRK_REOPEN_UNDO_ABORT] = { 100000, "t4c: insert a filter by reopen, and undo it" },
 
   /* A classic blockdev-backup lets the guest feel its target: out of space pauses the guest or
-   * gives it EIO, a slow one stalls its writes. No version is free of it, but where the schema has
-   * blockdev-backup "on-cbw-error" it can be switched off. */
-  [QUIRK_CBW_ERROR_REACHES_GUEST] = { NEVER, "t2b, t8: back up to a full and to a slow target" },
+   * gives it EIO, one that hangs or is slow stalls its writes. No version is free of it; where the
+   * schema has blockdev-backup "on-cbw-error", it can be told to break the backup instead. */
+  [QUIRK_CBW_ERROR_REACHES_GUEST]
+  = { NEVER, "t4: a guest writes while scratch or target is full, and while it hangs" },
 };
 
 bool

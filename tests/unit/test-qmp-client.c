@@ -329,6 +329,30 @@ test_flood (void)
 }
 
 static void
+play_babble (int fd)
+{
+  greet (fd);
+  static const char text[] = "{\"event\": \"OFTEN\"}\r\n";
+  while (send (fd, text, sizeof text - 1, MSG_NOSIGNAL) > 0)
+    ;
+}
+
+static void
+test_babble (void)
+{
+  g_autoptr (TmkError) err = NULL;
+  Script s;
+  start_script (&s, play_babble, 1);
+  g_autoptr (QmpClient) client = qmp_client_open (s.socket, &quick, &err);
+  assert_no_error (err);
+  g_assert_null (qmp_client_take_event (client, "RARE", 10, &err));
+  assert_no_error (err);
+  g_assert_false (qmp_run (client, "stop", NULL, &err));
+  assert_error (&err, TMK_ERR_TIMEOUT, "did not answer 'stop'");
+  end_script (&s);
+}
+
+static void
 play_close (int fd)
 {
   greet (fd);
@@ -624,6 +648,7 @@ main (int argc, char **argv)
   g_test_add_func ("/qmp-client/last-words", test_last_words);
   g_test_add_func ("/qmp-client/garbage-later", test_garbage_later);
   g_test_add_func ("/qmp-client/flood", test_flood);
+  g_test_add_func ("/qmp-client/babble", test_babble);
   g_test_add_func ("/qmp-client/broken-pipe", test_broken_pipe);
   g_test_add_func ("/qmp-client/deaf", test_deaf);
   g_test_add_func ("/qmp-client/secret", test_secret);
