@@ -79,7 +79,10 @@ on_complaint (void *data, xmlErrorPtr error)
   complaint->reason = g_strdup (error->message != NULL ? error->message : "not valid");
   g_strdelimit (g_strchomp (complaint->reason), "\n", ' ');
   complaint->reason[0] = g_ascii_tolower (complaint->reason[0]);
-  complaint->line = error->line;
+  const xmlNode *node = error->node; /* may be an attribute, which has no line */
+  while (node != NULL && node->type != XML_ELEMENT_NODE)
+    node = node->parent;
+  complaint->line = node != NULL ? (int) xmlGetLineNo (node) : error->line;
   complaint->vague = vague;
 }
 
@@ -116,7 +119,7 @@ schema_validate (xmlDoc *doc, int *line, TmkError **errp)
       why = g_strdup (complaint.reason != NULL ? complaint.reason : "not valid");
     error_set (errp, "conf", TMK_ERR_INVALID, 0, "%s", why);
     if (line != NULL)
-      *line = where != NULL ? (int) xmlGetLineNo (where) : complaint.line;
+      *line = where != NULL ? (int) xmlGetLineNo (where) : MAX (complaint.line, *line);
   }
   g_free (complaint.reason);
   return rc == 0;
