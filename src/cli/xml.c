@@ -5,6 +5,7 @@
  */
 #include "cli/cli.h"
 #include "util/fsx.h"
+#include "util/jsonx.h"
 
 #include <glib.h>
 #include <stdio.h>
@@ -13,8 +14,6 @@
 #include <tidemark/checkpoint_def.h>
 #include <tidemark/domain_def.h>
 #include <tidemark/xml.h>
-
-enum { DONE = 0, FAILED = 1, USAGE = 2 };
 
 /* More than any reader below takes, so that they are the ones to say that it is too long. */
 enum { READ_MAX = 64 << 20 };
@@ -25,54 +24,63 @@ typedef struct {
   char *suffix;
 } Options;
 
-static int
-usage (const char *format, const char *what)
-{
-  g_autofree char *message = g_strdup_printf (format, what);
-  fprintf (stderr, "tidemark: error: %s\nhint: see tidemark xml --help\n", message);
-  return USAGE;
-}
+static const CliArgs no_args;
 
-static int
-failed (const TmkError *err)
-{
-  fprintf (stderr, "tidemark: error: %s\n", tmk_error_message (err));
-  if (tmk_error_hint (err) != NULL)
-    fprintf (stderr, "hint: %s\n", tmk_error_hint (err));
-  return FAILED;
-}
-
-/* Prints the verdict on one file and stores it in `*valid`. False where it cannot be read. */
-static gboolean
-validate_one (const char *file, gboolean *valid, TmkError **errp)
+/* Adds the verdict on one file to `verdicts`. False where the file cannot be read. */
+static bool
+validate_one (const char *file, json_t *verdicts, bool *valid, TmkError **errp)
 {
   size_t len;
   g_autofree char *xml = fsx_read_file (file, READ_MAX, &len, errp);
   if (xml == NULL)
-    return FALSE;
-  int line;
+    return false;
+  int line = 0;
   g_autoptr (TmkError) fault = NULL;
   *valid = tmk_xml_validate (xml, len, &line, &fault);
-  if (*valid)
-    printf ("%s: valid\n", file);
-  else
-    printf ("%s: invalid: %d: %s\n", file, line, tmk_error_message (fault));
-  return TRUE;
+  const char *reason = fault != NULL ? tmk_error_message (fault) : NULL;
+  json_t *verdict = json_pack ("{s:b, s:i}", "valid", *valid, "line", line);
+  json_object_set_new (verdict, "file", jsonx_string_or_null (file));
+  json_object_set_new (verdict, "reason", jsonx_string_or_null (reason));
+  json_array_append_new (verdicts, verdict);
+  return true;
+}
+
+static void
+print_verdicts (json_t *verdicts)
+{
+  size_t i;
+  json_t *verdict;
+  json_array_foreach (verdicts, i, verdict)
+  {
+    const char *file = jsonx_string (verdict, "file");
+    if (jsonx_bool (verdict, "valid"))
+      printf ("%s: valid\n", file);
+    else
+      printf ("%s: invalid: %d: %s\n", file, (int) jsonx_uint (verdict, "line"),
+              jsonx_string (verdict, "reason"));
+  }
 }
 
 static int
-validate (int n, char **files)
+validate (int n, char **files, bool json)
 {
   if (n == 0)
-    return usage ("%s: no file is named", "xml validate");
-  int rc = DONE;
+    return cli_usage ("xml", "xml validate: no file is named");
+  int rc = EXIT_DONE;
+  json_t *verdicts = json_array ();
   for (int i = 0; i < n; i++) {
-    gboolean valid = FALSE;
+    bool valid = false;
     g_autoptr (TmkError) err = NULL;
-    if (!validate_one (files[i], &valid, &err))
-      rc = failed (err);
+    if (!validate_one (files[i], verdicts, &valid, &err))
+      rc = cli_fail (&no_args, err);
     else if (!valid)
-      rc = FAILED;
+      rc = EXIT_FAILED;
+  }
+  if (json) {
+    cli_print_json (json_pack ("{s:o}", "files", verdicts));
+  } else {
+    print_verdicts (verdicts);
+    json_decref (verdicts);
   }
   return rc;
 }
@@ -139,13 +147,13 @@ format_or_align (gboolean align, int n, char **files, Options *options)
 {
   const char *verb = align ? "xml align" : "xml format";
   if (n != 1)
-    return usage ("%s: name one file", verb);
+    return cli_usage ("xml", "%s: name one file", verb);
   if (align && options->domain_xml == NULL)
-    return usage ("%s: --domain-xml is missing", verb);
+    return cli_usage ("xml", "%s: --domain-xml is missing", verb);
   if (!align && (options->domain_xml != NULL || options->suffix != NULL))
-    return usage ("%s: --domain-xml and --suffix are for xml align", verb);
+    return cli_usage ("xml", "%s: --domain-xml and --suffix are for xml align", verb);
   if (align && strcmp (files[0], "-") == 0 && strcmp (options->domain_xml, "-") == 0)
-    return usage ("%s: standard input cannot be both documents", verb);
+    return cli_usage ("xml", "%s: standard input cannot be both documents", verb);
   if (options->suffix == NULL) /* as libvirt makes it up */
     options->suffix = g_strdup_printf ("%" G_GINT64_FORMAT, g_get_real_time () / G_USEC_PER_SEC);
 
@@ -154,17 +162,17 @@ format_or_align (gboolean align, int n, char **files, Options *options)
   char *text = !align || dom != NULL ? rewrite (files[0], options, dom, &err) : NULL;
   tmk_domain_def_free (dom);
   if (text == NULL)
-    return failed (err);
+    return cli_fail (&no_args, err);
   fputs (text, stdout);
   tmk_free (text);
-  return DONE;
+  return EXIT_DONE;
 }
 
 int
 cmd_xml (int argc, char **argv)
 {
   g_autofree char *domain_xml = NULL, *suffix = NULL;
-  gboolean internal = FALSE;
+  gboolean internal = FALSE, json = FALSE;
   const GOptionEntry entries[] = {
     { "domain-xml", 0, 0, G_OPTION_ARG_FILENAME, &domain_xml,
       "the <domain> whose disks are meant (align)", "FILE" },
@@ -172,6 +180,7 @@ cmd_xml (int argc, char **argv)
       "ends the names of generated files (align; default: seconds since the epoch)", "S" },
     { "internal", 0, 0, G_OPTION_ARG_NONE, &internal,
       "read and write the form in which a running job is kept", NULL },
+    { "json", 0, 0, G_OPTION_ARG_NONE, &json, "print the verdicts as JSON (validate)", NULL },
     { NULL },
   };
   g_autoptr (GOptionContext) context
@@ -181,18 +190,18 @@ cmd_xml (int argc, char **argv)
   g_option_context_add_main_entries (context, entries, NULL);
   g_autoptr (GError) error = NULL;
   if (!g_option_context_parse (context, &argc, &argv, &error))
-    return usage ("xml: %s", error->message);
+    return cli_usage ("xml", "%s", error->message);
 
   Options options = { internal, domain_xml, suffix };
   int rc;
   if (argc < 2)
-    rc = usage ("%s: say validate, format or align", "xml");
+    rc = cli_usage ("xml", "xml: say validate, format or align");
   else if (strcmp (argv[1], "validate") == 0)
-    rc = validate (argc - 2, argv + 2);
+    rc = validate (argc - 2, argv + 2, json);
   else if (strcmp (argv[1], "format") == 0 || strcmp (argv[1], "align") == 0)
     rc = format_or_align (argv[1][0] == 'a', argc - 2, argv + 2, &options);
   else
-    rc = usage ("xml: '%s' is neither validate, format nor align", argv[1]);
+    rc = cli_usage ("xml", "xml: '%s' is neither validate, format nor align", argv[1]);
   suffix = options.suffix; /* may have been made up */
   return rc;
 }
