@@ -2,24 +2,24 @@
 """A real guest that writes all the time, and the check that a set of images is of one instant.
 
 What the guest does (guest.S): for n = start, start+1, …: it writes block n to disk a (BIOS drive
-0x81), waits for the completion, writes block n to disk b (0x82), waits, then to disk c (0x83). Disks
-that are not there are left out. A write that fails is tried again until it succeeds. Then it pauses
-and goes on with n+1.
+0x81), waits for the completion, writes block n to disk b (0x82), waits, then to disk c (0x83).
+Disks that are not there are left out. A write that fails is tried again until it succeeds. Then it
+pauses and goes on with n+1.
 
-A block is 4096 bytes of 32-bit little-endian words: MAGIC, drive, start, then n in all the others. It
-goes to slot (n * MULT) mod slots, at byte base + slot * spacing: MULT is odd and slots a power of
-two, so consecutive numbers land far apart, and every slot is written once in `slots` numbers.
+A block is 4096 bytes of 32-bit little-endian words: MAGIC, drive, start, then n in all the others.
+It goes to slot (n * MULT) mod slots, at byte base + slot * spacing: MULT is odd and slots a power
+of two, so consecutive numbers land far apart, and every slot is written once in `slots` numbers.
 
 So a set of images shows one instant exactly when
   1. heads: with a, b, c the highest number on each disk, a >= b >= c >= a - 1;
   2. history: on each disk every number from max(start, head - slots + 1) to its head is in its
      slot, whole. A lost, late, torn or misplaced write breaks this even if the heads look fine.
-`Guest.check_cut` verifies both on raw images. Every boot continues with a new `start`, above all numbers
-on the disks; blocks of earlier boots are told apart by the `start` in them.
+`Guest.check_cut` verifies both on raw images. Every boot continues with a new `start`, above all
+numbers on the disks; blocks of earlier boots are told apart by the `start` in them.
 
-What the guest says on its serial port: 'B' once at boot, then 'a', 'b' or 'c' for each completed write
-and 'E' for each failed one; '!' if there is no disk. The count of 'a' therefore is the number of
-the last write to disk a, less start - 1.
+What the guest says on its serial port: 'B' once at boot, then 'a', 'b' or 'c' for each completed
+write and 'E' for each failed one; '!' if there is no disk. So the count of 'a', plus start - 1, is
+the number of the last write to disk a.
 """
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Guest:
     """Parameters of the guest, and its progress. A Guest belongs to one Vm.
 
     slots: how many blocks it writes in turn (a power of two); spacing: bytes from slot to slot (a
-    power of two, 4096 or more); base: the byte of slot 0. The rest of the disk is free for a Writer.
+    power of two, 4096 or more); base: the byte of slot 0. The rest is free for a Writer.
     pause_us: the wait after each number; the BIOS makes a few ms of 1000; 0 means full speed.
     """
     slots: int = 4096

@@ -89,12 +89,15 @@ class Writer:
 
     `run` executes one qemu-io command and returns what that printed. Offsets and lengths are in
     bytes. An operation that QEMU refuses or fails raises AssertionError and leaves the model alone.
+    With `zero_as_data`, zeroes are written as data.
     """
 
-    def __init__(self, run: Callable[[str], str], model: Model, scratch: str) -> None:
+    def __init__(self, run: Callable[[str], str], model: Model, scratch: str, *,
+                 zero_as_data: bool = False) -> None:
         self._run = run
         self.model = model
         self._scratch = scratch  # a file name for random contents
+        self._zero_as_data = zero_as_data
 
     def write(self, offset: int, length: int, pattern: int = 0xA5) -> None:
         """Fills a range with one byte."""
@@ -111,7 +114,10 @@ class Writer:
 
     def zero(self, offset: int, length: int, *, unmap: bool = False) -> None:
         """Writes zeroes efficiently; with `unmap` the space may be given back."""
-        self._do(f"write -z {'-u ' if unmap else ''}{offset} {length}", length)
+        if self._zero_as_data:
+            self._do(f"write -P 0 {offset} {length}", length)
+        else:
+            self._do(f"write -z {'-u ' if unmap else ''}{offset} {length}", length)
         self.model.zero(offset, length)
 
     def discard(self, offset: int, length: int) -> None:

@@ -20,7 +20,7 @@ class QmpError(Exception):
         self.desc = error["desc"]
 
 
-def action(kind: str, **data) -> dict:
+def action(kind: str, /, **data) -> dict:
     """One action of a transaction; underscores in names become dashes."""
     return {"type": kind, "data": _dashes(data)}
 
@@ -70,7 +70,7 @@ class Qmp:
         qemu = self.greeting["version"]["qemu"]
         return qemu["major"], qemu["minor"], qemu["micro"]
 
-    def command(self, name: str, args: dict | None = None, *, timeout: float = 60, **more):
+    def command(self, name: str, args: dict | None = None, /, *, timeout: float = 60, **more):
         """Runs a command and returns its value. `more` are arguments too, with _ for -."""
         arguments = {**(args or {}), **_dashes(more)}
         self._id += 1
@@ -92,7 +92,7 @@ class Qmp:
             else:
                 return reply["return"]
 
-    def try_command(self, name: str, args: dict | None = None, **more) -> QmpError | None:
+    def try_command(self, name: str, args: dict | None = None, /, **more) -> QmpError | None:
         """Runs a command that may be refused: None, or the refusal."""
         try:
             self.command(name, args, **more)
@@ -118,7 +118,7 @@ class Qmp:
         found, self.events = self.events, []
         return found
 
-    def wait_event(self, name: str, timeout: float = 30, **data) -> dict:
+    def wait_event(self, name: str, /, timeout: float = 30, **data) -> dict:
         """Waits for an event whose data contain `data`; returns and forgets it, keeps others."""
         wanted = _dashes(data).items()
         limit = time.monotonic() + timeout

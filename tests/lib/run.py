@@ -64,7 +64,7 @@ def run(argv: list[str], *, check: bool = True, rc: int | None = None, env: dict
     """Runs a program to its end.
 
     `rc` is the exit code the test wants; without it `check` decides whether that must be 0 or may
-    be anything. A program that a signal ended, or whose sanitizer spoke, fails the test in any case.
+    be anything. A program that a signal ended, or whose sanitizer spoke, fails the test anyway.
     """
     argv = [str(a) for a in argv]
     child = popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=env, cwd=cwd,
@@ -90,7 +90,7 @@ def run(argv: list[str], *, check: bool = True, rc: int | None = None, env: dict
 
 
 def end(child: subprocess.Popen, grace: float = 0) -> int:
-    """Ends a child: SIGTERM and `grace` seconds where asked, then SIGKILL. Returns its exit code."""
+    """Ends a child: SIGTERM and `grace` seconds where asked, then SIGKILL. Returns its code."""
     if child.poll() is None and grace:
         child.terminate()
         try:
