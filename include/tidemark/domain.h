@@ -126,7 +126,7 @@ void tmk_job_status_free (TmkJobStatus *status);
 
 /* Zero every field that is not set. */
 typedef struct {
-  bool no_space_check; /* begin even where the targets' file systems look too small */
+  bool no_space_check;          /* begin even where the targets' file systems look too small */
   bool reuse_external;          /* targets exist already and are used as they are */
   bool compress;                /* write compressed clusters (qcow2 without encryption) */
   const char *compression_type; /* "zlib" or "zstd" for new qcow2 targets; NULL: QEMU's default */

@@ -101,9 +101,8 @@ start_guard (const CliArgs *args)
   g_autofree char *self = g_file_read_link ("/proc/self/exe", NULL);
   g_autofree char *cwd = g_get_current_dir ();
   g_autoptr (GPtrArray) argv = g_ptr_array_new ();
-  g_autofree char *xml = args->domain_xml != NULL
-      ? g_canonicalize_filename (args->domain_xml, cwd)
-      : NULL;
+  g_autofree char *xml
+      = args->domain_xml != NULL ? g_canonicalize_filename (args->domain_xml, cwd) : NULL;
   g_ptr_array_add (argv, self != NULL ? self : (char *) "tidemark");
   g_ptr_array_add (argv, (char *) "wait");
   g_ptr_array_add (argv, (char *) "--guard");

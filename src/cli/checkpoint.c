@@ -15,7 +15,8 @@ definition (const CliArgs *args, const char *what, unsigned flags)
   g_autoptr (TmkError) err = NULL;
   TmkCheckpointDef *def = NULL;
   bool is_file = what != NULL
-      && (g_str_equal (what, "-") || strchr (what, '/') != NULL || g_str_has_suffix (what, ".xml"));
+                 && (g_str_equal (what, "-") || strchr (what, '/') != NULL
+                     || g_str_has_suffix (what, ".xml"));
   if (is_file) {
     size_t len;
     g_autofree char *xml = cli_read (args, what, &len);

@@ -14,7 +14,7 @@
 
 enum {
   EXIT_DONE = 0,
-  EXIT_FAILED = 1,      /* nothing was lost */
+  EXIT_FAILED = 1, /* nothing was lost */
   EXIT_USAGE = 2,
   EXIT_WARNINGS = 3,
   EXIT_DAMAGE = 4,

@@ -21,8 +21,8 @@ print_disk (const TmkJobDisk *disk)
   g_autofree char *done = cli_size (disk->done);
   g_autofree char *total = cli_size (disk->total);
   g_autofree char *mode = disk->incremental != NULL
-      ? g_strdup_printf ("incremental since '%s'", disk->incremental)
-      : g_strdup ("full");
+                              ? g_strdup_printf ("incremental since '%s'", disk->incremental)
+                              : g_strdup ("full");
   printf ("  %-12s %s, %s, %s of %s → %s\n", disk->name, mode, disk->state, done, total,
           disk->target);
   if (disk->error != NULL)
@@ -35,8 +35,9 @@ cmd_status (int argc, char **argv)
   g_auto (CliArgs) args = { 0 };
   int rc;
   g_autoptr (TmkDomain) domain
-      = start (argc, argv, "Shows the backup job: its state, bytes done and total a disk, speed."
-                           " Only looks.",
+      = start (argc, argv,
+               "Shows the backup job: its state, bytes done and total a disk, speed."
+               " Only looks.",
                NULL, &args, &rc);
   if (domain == NULL)
     return rc;
@@ -54,8 +55,8 @@ cmd_status (int argc, char **argv)
   }
   g_autofree char *time = cli_time (status->started_us);
   g_autofree char *speed = cli_size (status->speed);
-  printf ("%s: %s job %s of %s", tmk_job_state_name (status->state),
-          status->pull ? "pull" : "push", status->id, time);
+  printf ("%s: %s job %s of %s", tmk_job_state_name (status->state), status->pull ? "pull" : "push",
+          status->id, time);
   if (status->checkpoint != NULL)
     printf (", checkpoint '%s'", status->checkpoint);
   if (status->state == TMK_JOB_RUNNING)
@@ -100,9 +101,10 @@ cmd_abort (int argc, char **argv)
   g_auto (CliArgs) args = { 0 };
   int rc;
   g_autoptr (TmkDomain) domain
-      = start (argc, argv, "Cancels the backup job, or cleans up behind one that was cut off. What"
-                           " it made is removed,\nthe new checkpoint too; what was there before is"
-                           " untouched.",
+      = start (argc, argv,
+               "Cancels the backup job, or cleans up behind one that was cut off. What"
+               " it made is removed,\nthe new checkpoint too; what was there before is"
+               " untouched.",
                NULL, &args, &rc);
   if (domain == NULL)
     return rc;

@@ -50,8 +50,7 @@ print_verdicts (json_t *verdicts)
 {
   size_t i;
   json_t *verdict;
-  json_array_foreach (verdicts, i, verdict)
-  {
+  json_array_foreach (verdicts, i, verdict) {
     const char *file = jsonx_string (verdict, "file");
     if (jsonx_bool (verdict, "valid"))
       printf ("%s: valid\n", file);

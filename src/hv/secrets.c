@@ -28,8 +28,8 @@ static GBytes *
 from_folder (const char *source, const EncryptionDef *encryption, TmkError **errp)
 {
   g_autofree char *name = encryption->secret_uuid != NULL
-      ? g_ascii_strdown (encryption->secret_uuid, -1)
-      : file_name_of_usage (encryption->secret_usage);
+                              ? g_ascii_strdown (encryption->secret_uuid, -1)
+                              : file_name_of_usage (encryption->secret_usage);
   if (*name == '.' || *name == '\0') {
     error_set (errp, DOMAIN, TMK_ERR_INVALID, 0, "'%s' cannot name a secret", name);
     return NULL;
@@ -84,9 +84,10 @@ from_file (const char *source, const EncryptionDef *encryption, TmkError **errp)
 GBytes *
 secret_find (const char *source, const EncryptionDef *encryption, TmkError **errp)
 {
-  g_autofree char *what = encryption->secret_uuid != NULL
-      ? g_strdup_printf ("secret with uuid %s", encryption->secret_uuid)
-      : g_strdup_printf ("secret with usage '%s'", encryption->secret_usage);
+  g_autofree char *what
+      = encryption->secret_uuid != NULL
+            ? g_strdup_printf ("secret with uuid %s", encryption->secret_uuid)
+            : g_strdup_printf ("secret with usage '%s'", encryption->secret_usage);
   GBytes *bytes = NULL;
   if (source == NULL)
     error_set (errp, DOMAIN, TMK_ERR_NOT_FOUND, 0, "no secrets were given");

@@ -37,4 +37,3 @@ jsonx_string_or_null (const char *s)
   json_t *value = s != NULL ? json_string (s) : NULL;
   return value != NULL ? value : json_null ();
 }
-

@@ -121,8 +121,22 @@ class Writer:
         self.model.zero(offset, length)
 
     def discard(self, offset: int, length: int) -> None:
+        """A discard is advice: while a job's filter is above the image, QEMU may leave units at
+        the ends of the range as they were. Each unit must be zero or unchanged; the model follows
+        what the disk says."""
         self._do(f"discard {offset} {length}", length)
+        before = self.model.snapshot()
         self.model.discard(offset, length)
+        if self._reads_zero(offset, length):
+            return
+        unit = self.model.discard_unit or length
+        for start in range(offset - offset % unit, offset + length, unit):
+            begin, end = max(start, offset), min(start + unit, offset + length)
+            if not self._reads_zero(begin, end - begin):
+                self.model.write(begin, bytes(before.data[begin:end]))
+
+    def _reads_zero(self, offset: int, length: int) -> bool:
+        return "verification failed" not in self._run(f"read -P 0 {offset} {length}")
 
     def flush(self) -> None:
         self._run("flush")

@@ -41,15 +41,16 @@ look_at_image (BitmapChain *chain, const QmpDisk *disk, const DiskImage *image, 
   const NodeBitmap *bitmap = disk_image_bitmap (image, name);
   const char *where = image->filename != NULL ? image->filename : image->node;
   if (bitmap == NULL && active) {
-    refuse (chain,
-            g_strdup_printf ("the active image '%s' has no bitmap '%s' though an image below it has:"
-                             " writes since the snapshot were not recorded",
-                             where, name),
-            full_instead (disk));
+    refuse (
+        chain,
+        g_strdup_printf ("the active image '%s' has no bitmap '%s' though an image below it has:"
+                         " writes since the snapshot were not recorded",
+                         where, name),
+        full_instead (disk));
   } else if (bitmap == NULL) {
     refuse (chain,
-            g_strdup_printf ("bitmap '%s' has a gap: image '%s' of the backing chain lacks it", name,
-                             where),
+            g_strdup_printf ("bitmap '%s' has a gap: image '%s' of the backing chain lacks it",
+                             name, where),
             full_instead (disk));
   } else if (bitmap->inconsistent) {
     refuse (chain,

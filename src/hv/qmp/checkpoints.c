@@ -162,8 +162,8 @@ add_running (QmpMachine *machine, GPtrArray *all)
 {
   g_autoptr (json_t) record = state_read (machine->state, "job", NULL);
   const char *xml = record != NULL && record_in_phase (record, "running")
-      ? jsonx_string (record, "checkpoint")
-      : NULL;
+                        ? jsonx_string (record, "checkpoint")
+                        : NULL;
   if (xml == NULL)
     return;
   TmkCheckpointDef *def = tmk_checkpoint_def_parse (
@@ -328,8 +328,8 @@ create_bitmaps (QmpMachine *machine, GPtrArray *bitmaps, TmkError **errp)
   json_t *actions = json_array ();
   for (guint i = 0; i < bitmaps->len; i++) {
     const PlanBitmap *bitmap = g_ptr_array_index (bitmaps, i);
-    json_array_append_new (actions, qmp_action_bitmap_add (bitmap->node, bitmap->bitmap,
-                                                           bitmap->persistent, false));
+    json_array_append_new (
+        actions, qmp_action_bitmap_add (bitmap->node, bitmap->bitmap, bitmap->persistent, false));
   }
   Pause pause;
   guint64 pause_us;
@@ -355,7 +355,7 @@ create (QmpMachine *machine, TmkCheckpointDef *def, TmkError **errp)
   def->parent = g_strdup (checkpoints_current (all));
   /* A kill in between leaves bitmaps without a description, which is then made up from them. */
   return create_bitmaps (machine, bitmaps, errp)
-      && state_write_checkpoint (machine->state, def, errp);
+         && state_write_checkpoint (machine->state, def, errp);
 }
 
 static bool
@@ -418,7 +418,8 @@ remove_below (QmpMachine *machine, const QmpDisk *disk, guint index, const char 
       = index + 1 < disk->chain->len ? g_ptr_array_index (disk->chain, index + 1) : NULL;
   json_t *options = json_pack ("{s:s, s:s, s:s, s:b}", "driver", image->driver, "node-name",
                                image->node, "file", image->file_node, "read-only", 0);
-  json_object_set_new (options, "backing", below != NULL ? json_string (below->node) : json_null ());
+  json_object_set_new (options, "backing",
+                       below != NULL ? json_string (below->node) : json_null ());
   g_autoptr (json_t) back = json_deep_copy (options);
   json_object_set_new (back, "read-only", json_true ());
   if (!qmp_run (machine->client, "blockdev-reopen", json_pack ("{s:[o]}", "options", options),
@@ -442,8 +443,8 @@ remove_bitmaps (QmpMachine *machine, const TmkCheckpointDef *def, TmkError **err
       if (disk_image_bitmap (image, name) == NULL)
         continue;
       bool ok = image->read_only && j > 0
-          ? remove_below (machine, disk, j, name, errp)
-          : qmp_bitmap_remove (machine->client, image->node, name, errp);
+                    ? remove_below (machine, disk, j, name, errp)
+                    : qmp_bitmap_remove (machine->client, image->node, name, errp);
       if (!ok) {
         error_prefix (errp, "disk '%s': cannot remove bitmap '%s' from '%s'", disk->name, name,
                       image->filename != NULL ? image->filename : image->node);
@@ -478,7 +479,7 @@ static bool
 delete_one (QmpMachine *machine, const TmkCheckpointDef *def, TmkError **errp)
 {
   return remove_bitmaps (machine, def, errp) && hand_over_children (machine, def, errp)
-      && state_remove_checkpoint (machine->state, def->name, errp);
+         && state_remove_checkpoint (machine->state, def->name, errp);
 }
 
 static bool

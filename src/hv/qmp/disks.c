@@ -57,8 +57,7 @@ read_bitmaps (const json_t *node)
   GPtrArray *bitmaps = g_ptr_array_new_with_free_func (node_bitmap_free);
   size_t i;
   json_t *entry;
-  json_array_foreach (json_object_get (node, "dirty-bitmaps"), i, entry)
-  {
+  json_array_foreach (json_object_get (node, "dirty-bitmaps"), i, entry) {
     const char *name = jsonx_string (entry, "name");
     if (name == NULL || *name == '\0') /* of a running job */
       continue;
@@ -267,7 +266,7 @@ is_temporary (const DiskImage *active)
     return false;
   g_autofree char *base = g_path_get_basename (active->filename);
   return strlen (base) == 9 && g_str_has_prefix (base, "vl.")
-      && !g_file_test (active->filename, G_FILE_TEST_EXISTS);
+         && !g_file_test (active->filename, G_FILE_TEST_EXISTS);
 }
 
 static QmpDisk *
@@ -305,8 +304,7 @@ stats_of (const json_t *blockstats, const json_t *block)
   const char *qdev = jsonx_string (block, "qdev");
   size_t i;
   json_t *stats;
-  json_array_foreach (blockstats, i, stats)
-  {
+  json_array_foreach (blockstats, i, stats) {
     if (g_strcmp0 (jsonx_string (stats, "qdev"), qdev) == 0
         && g_strcmp0 (jsonx_string (stats, "node-name"), node) == 0
         && g_strcmp0 (jsonx_string (stats, "device"), jsonx_string (block, "device")) == 0)
@@ -325,15 +323,13 @@ qmp_disks_new (json_t *block, json_t *blockstats, json_t *node_list, TmkError **
   g_autoptr (GHashTable) nodes = g_hash_table_new (g_str_hash, g_str_equal);
   size_t i;
   json_t *entry;
-  json_array_foreach (node_list, i, entry)
-  {
+  json_array_foreach (node_list, i, entry) {
     const char *name = jsonx_string (entry, "node-name");
     if (name != NULL)
       g_hash_table_insert (nodes, (gpointer) name, entry);
   }
   GPtrArray *disks = g_ptr_array_new_with_free_func (qmp_disk_free);
-  json_array_foreach (block, i, entry)
-  {
+  json_array_foreach (block, i, entry) {
     if (jsonx_string (entry, "qdev") == NULL && json_object_get (entry, "inserted") == NULL)
       continue; /* a drive that no device uses */
     g_ptr_array_add (disks, read_disk (entry, stats_of (blockstats, entry), nodes));

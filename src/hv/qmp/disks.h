@@ -20,23 +20,23 @@ typedef struct {
 
 /* One image of a backing chain. */
 typedef struct {
-  char *node;      /* the format node */
-  char *driver;    /* "qcow2", "raw", "file" … */
-  char *file_node; /* its protocol node, or NULL where the format node is one itself */
+  char *node;        /* the format node */
+  char *driver;      /* "qcow2", "raw", "file" … */
+  char *file_node;   /* its protocol node, or NULL where the format node is one itself */
   char *file_driver; /* "file", "host_device", … */
-  char *filename;  /* path for file and host_device, else QEMU's description */
-  guint64 size;    /* virtual size in bytes; 0 where unknown (backing images may be) */
+  char *filename;    /* path for file and host_device, else QEMU's description */
+  guint64 size;      /* virtual size in bytes; 0 where unknown (backing images may be) */
   guint64 allocated; /* bytes it takes on its storage; 0 where unknown */
   bool read_only;
-  bool can_persist; /* bitmaps can be stored in it (qcow2 v3) */
+  bool can_persist;   /* bitmaps can be stored in it (qcow2 v3) */
   GPtrArray *bitmaps; /* of NodeBitmap* */
 } DiskImage;
 
 typedef struct {
-  char *name;     /* what definitions call it */
-  char *qdev;     /* as query-block says, or NULL */
-  char *qom_path; /* of the device, or NULL */
-  char *drive;    /* id of the -drive, or NULL */
+  char *name;      /* what definitions call it */
+  char *qdev;      /* as query-block says, or NULL */
+  char *qom_path;  /* of the device, or NULL */
+  char *drive;     /* id of the -drive, or NULL */
   char *io_status; /* "ok", "nospace", "failed", or NULL */
   bool read_only, removable, empty, temporary, firmware, iothread;
   GPtrArray *chain; /* of DiskImage*, active image first; empty for an empty drive */

@@ -67,7 +67,7 @@ job_end (QmpMachine *machine, json_t *record, TmkError **errp)
   record_set_phase (record, "ended");
   json_object_set_new (record, "ended_us", json_integer (g_get_real_time ()));
   return state_write (machine->state, "last", record, errp)
-      && state_remove (machine->state, "job", errp);
+         && state_remove (machine->state, "job", errp);
 }
 
 static bool
@@ -77,8 +77,7 @@ fail_job (QmpMachine *machine, json_t *record, const char *state, const TmkError
   record_set_result (record, state, why);
   size_t i;
   json_t *disk;
-  json_array_foreach (json_object_get (record, "disks"), i, disk)
-  {
+  json_array_foreach (json_object_get (record, "disks"), i, disk) {
     if (g_strcmp0 (jsonx_string (disk, "state"), "failed") != 0)
       json_object_set_new (disk, "state", json_string ("cancelled"));
   }
@@ -96,8 +95,7 @@ find_job (const json_t *jobs, const char *id)
 {
   size_t i;
   json_t *job;
-  json_array_foreach (jobs, i, job)
-  {
+  json_array_foreach (jobs, i, job) {
     if (g_strcmp0 (jsonx_string (job, "id"), id) == 0)
       return job;
   }
@@ -115,8 +113,10 @@ look_at_disk (json_t *disk, const json_t *jobs, JobCounts *counts)
   }
   const char *error = jsonx_string (job, "error");
   bool concluded = g_strcmp0 (jsonx_string (job, "status"), "concluded") == 0;
-  json_object_set_new (disk, "done", json_integer ((json_int_t) jsonx_uint (job, "current-progress")));
-  json_object_set_new (disk, "total", json_integer ((json_int_t) jsonx_uint (job, "total-progress")));
+  json_object_set_new (disk, "done",
+                       json_integer ((json_int_t) jsonx_uint (job, "current-progress")));
+  json_object_set_new (disk, "total",
+                       json_integer ((json_int_t) jsonx_uint (job, "total-progress")));
   if (!concluded) {
     counts->running++;
   } else if (error != NULL) {
@@ -152,8 +152,7 @@ failure_of (const json_t *record)
   size_t i;
   json_t *disk;
   TmkError *err = NULL;
-  json_array_foreach (json_object_get (record, "disks"), i, disk)
-  {
+  json_array_foreach (json_object_get (record, "disks"), i, disk) {
     const char *error = jsonx_string (disk, "error");
     if (error == NULL)
       continue;
@@ -175,8 +174,7 @@ resized_disk (QmpMachine *machine, const json_t *record)
   size_t i;
   json_t *entry;
   TmkError *err = NULL;
-  json_array_foreach (json_object_get (record, "disks"), i, entry)
-  {
+  json_array_foreach (json_object_get (record, "disks"), i, entry) {
     const char *name = jsonx_string (entry, "name");
     const QmpDisk *disk = qmp_disks_find (machine->disks, name);
     if (disk == NULL || qmp_disk_active (disk) == NULL
@@ -196,8 +194,7 @@ target_running_full (const json_t *record)
   size_t i;
   json_t *disk;
   TmkError *err = NULL;
-  json_array_foreach (json_object_get (record, "disks"), i, disk)
-  {
+  json_array_foreach (json_object_get (record, "disks"), i, disk) {
     const char *target = jsonx_string (disk, "target");
     bool device = g_strcmp0 (jsonx_string (disk, "target_type"), "block") == 0;
     if (g_strcmp0 (jsonx_string (disk, "state"), "running") != 0)
@@ -229,8 +226,7 @@ guest_in_trouble (QmpMachine *machine, const json_t *record)
     return NULL;
   size_t i;
   json_t *entry;
-  json_array_foreach (json_object_get (record, "disks"), i, entry)
-  {
+  json_array_foreach (json_object_get (record, "disks"), i, entry) {
     const char *name = jsonx_string (entry, "name");
     const QmpDisk *disk = qmp_disks_find (machine->disks, name);
     if (disk == NULL || disk->io_status == NULL || g_str_equal (disk->io_status, "ok"))
@@ -311,7 +307,7 @@ do_pending (QmpMachine *machine, TmkError **errp)
   }
   g_autoptr (json_t) rest = NULL;
   return undo_run (machine, pending, true, &rest, errp)
-      && state_remove (machine->state, "pending", errp) && machine_refresh (machine, errp);
+         && state_remove (machine->state, "pending", errp) && machine_refresh (machine, errp);
 }
 
 bool
@@ -367,7 +363,7 @@ bring_up_to_date (QmpMachine *machine, json_t *record, bool act, TmkError **errp
   if (record_in_phase (record, "starting"))
     return !act || end_interrupted (machine, record, errp);
   return look_at_jobs (machine, record, &counts, errp)
-      && (!act || act_on_job (machine, record, &counts, errp));
+         && (!act || act_on_job (machine, record, &counts, errp));
 }
 
 static json_t *
@@ -441,21 +437,18 @@ strangers_log (QmpMachine *machine, TmkError **errp)
   size_t i, j;
   json_t *entry, *bitmap;
   /* QEMU lists the newest node last; a format node is newer than its file. */
-  json_array_foreach (nodes, i, entry)
-  {
+  json_array_foreach (nodes, i, entry) {
     const char *name = jsonx_string (entry, "node-name");
     if (name != NULL && g_str_has_prefix (name, "tmk-"))
       json_array_insert_new (log, g_strrstr (name, "-f") != NULL ? 0 : json_array_size (log),
                              undo_node (name));
-    json_array_foreach (json_object_get (entry, "dirty-bitmaps"), j, bitmap)
-    {
+    json_array_foreach (json_object_get (entry, "dirty-bitmaps"), j, bitmap) {
       const char *bitmap_name = jsonx_string (bitmap, "name");
       if (name != NULL && bitmap_name != NULL && g_str_has_prefix (bitmap_name, "tmk-"))
         json_array_append_new (log, undo_bitmap (name, bitmap_name));
     }
   }
-  json_array_foreach (jobs, i, entry)
-  {
+  json_array_foreach (jobs, i, entry) {
     const char *id = jsonx_string (entry, "id");
     if (id != NULL && g_str_has_prefix (id, "tmk-"))
       json_array_append_new (log, undo_job (id));
@@ -501,8 +494,8 @@ abort_entered (QmpMachine *machine, TmkError **errp)
   JobCounts counts;
   g_autoptr (TmkError) trouble = guest_in_trouble (machine, record);
   return look_at_jobs (machine, record, &counts, errp)
-      && fail_job (machine, record, "cancelled", err, errp)
-      && (trouble == NULL || qmp_run (machine->client, "cont", NULL, errp));
+         && fail_job (machine, record, "cancelled", err, errp)
+         && (trouble == NULL || qmp_run (machine->client, "cont", NULL, errp));
 }
 
 bool

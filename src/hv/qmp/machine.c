@@ -81,8 +81,7 @@ machine_refresh (QmpMachine *machine, TmkError **errp)
   g_autoptr (json_t) stats = qmp_execute (machine->client, "query-blockstats", NULL, errp);
   if (stats == NULL)
     return false;
-  g_autoptr (json_t) nodes
-      = qmp_execute (machine->client, "query-named-block-nodes", NULL, errp);
+  g_autoptr (json_t) nodes = qmp_execute (machine->client, "query-named-block-nodes", NULL, errp);
   if (nodes == NULL)
     return false;
   GPtrArray *disks = qmp_disks_new (block, stats, nodes, errp);
@@ -343,7 +342,8 @@ tmk_domain_open_qmp (const char *addr, const TmkDomainOptions *options, TmkError
   machine->address = qmp_address_normalize (addr, errp);
   if (machine->address == NULL)
     return NULL;
-  machine->root = options->state_dir != NULL ? g_strdup (options->state_dir) : state_default_root ();
+  machine->root
+      = options->state_dir != NULL ? g_strdup (options->state_dir) : state_default_root ();
   machine->monitor_timeout_ms = options->monitor_timeout_ms;
   if (options->domain != NULL)
     machine->given = domain_def_copy (options->domain);

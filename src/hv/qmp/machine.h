@@ -39,7 +39,7 @@ typedef struct {
 } QmpMachine;
 
 typedef enum {
-  ENTER_LIVE, /* QEMU must answer */
+  ENTER_LIVE,     /* QEMU must answer */
   ENTER_GONE_TOO, /* or have left a state behind */
 } EnterMode;
 
@@ -69,7 +69,6 @@ bool machine_abort (TmkDomain *domain, TmkError **errp);
 TmkCheckpointList *machine_checkpoints (TmkDomain *domain, TmkError **errp);
 bool machine_checkpoint_create (TmkDomain *domain, const TmkCheckpointDef *def, unsigned flags,
                                 char **name, TmkError **errp);
-char *machine_checkpoint_xml (TmkDomain *domain, const char *name, unsigned flags,
-                              TmkError **errp);
+char *machine_checkpoint_xml (TmkDomain *domain, const char *name, unsigned flags, TmkError **errp);
 bool machine_checkpoint_delete (TmkDomain *domain, const char *name, bool children,
                                 TmkError **errp);

@@ -23,8 +23,7 @@ sync_images (const QmpMachine *machine)
   for (guint i = 0; i < machine->disks->len; i++) {
     const QmpDisk *disk = g_ptr_array_index (machine->disks, i);
     const DiskImage *active = qmp_disk_active (disk);
-    if (active == NULL || active->read_only || active->filename == NULL
-        || *active->filename != '/')
+    if (active == NULL || active->read_only || active->filename == NULL || *active->filename != '/')
       continue;
     int fd = open (active->filename, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     if (fd < 0)

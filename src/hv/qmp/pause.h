@@ -14,7 +14,7 @@
 
 typedef struct {
   bool stopped;
-  int pipe;       /* closing it without a word wakes the watchdog */
+  int pipe; /* closing it without a word wakes the watchdog */
   pid_t watchdog;
   gint64 since_us;
 } Pause;

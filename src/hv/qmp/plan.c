@@ -105,8 +105,7 @@ plan_bitmap (const QmpDisk *disk, const CheckpointDisk *entry, TmkError **errp)
 }
 
 GPtrArray *
-plan_checkpoint_bitmaps (GPtrArray *disks, TmkCheckpointDef *def, GPtrArray *known,
-                         TmkError **errp)
+plan_checkpoint_bitmaps (GPtrArray *disks, TmkCheckpointDef *def, GPtrArray *known, TmkError **errp)
 {
   g_autoptr (GPtrArray) bitmaps = g_ptr_array_new_with_free_func (plan_bitmap_free);
   if (plan_known_checkpoint (known, def->name) != NULL) {
@@ -182,8 +181,7 @@ plan_incremental (PushDisk *push, const QmpDisk *disk, const char *name, GPtrArr
                "disk '%s' has shrunk from %" G_GUINT64_FORMAT " to %" G_GUINT64_FORMAT
                " bytes since checkpoint '%s', and no bitmap records what was cut off",
                disk->name, entry->capacity, push->size, name);
-    error_hint (errp, "back this disk up in full: <disk name='%s' backupmode='full'/>",
-                disk->name);
+    error_hint (errp, "back this disk up in full: <disk name='%s' backupmode='full'/>", disk->name);
     return false;
   }
   push->mode = BACKUP_MODE_INCREMENTAL;
@@ -219,8 +217,9 @@ check_target (const PushDisk *push, const PushPlanInput *input, TmkError **errp)
                "disk '%s': an incremental backup into a new %s image would not tell what changed"
                " from what did not",
                push->name, push->format);
-    error_hint (errp, "use <driver type='qcow2'/>, or with --reuse-external a %s copy of the disk as"
-                      " of checkpoint '%s'",
+    error_hint (errp,
+                "use <driver type='qcow2'/>, or with --reuse-external a %s copy of the disk as"
+                " of checkpoint '%s'",
                 push->format, push->incremental);
     return false;
   }
@@ -282,9 +281,8 @@ check_targets_differ (const PushPlan *plan, TmkError **errp)
     PushDisk *disk = g_ptr_array_index (plan->disks, i);
     const PushDisk *other = g_hash_table_lookup (seen, disk->target);
     if (other != NULL) {
-      error_set (errp, DOMAIN, TMK_ERR_INVALID, 0,
-                 "disks '%s' and '%s' have the same target '%s'", other->name, disk->name,
-                 disk->target);
+      error_set (errp, DOMAIN, TMK_ERR_INVALID, 0, "disks '%s' and '%s' have the same target '%s'",
+                 other->name, disk->name, disk->target);
       error_hint (errp, "give each disk a <target> of its own");
       return false;
     }
@@ -342,8 +340,8 @@ push_plan_actions (const PushPlan *plan, const TmkBeginOptions *options, bool ha
   json_t *actions = json_array ();
   for (guint i = 0; i < plan->bitmaps->len; i++) {
     const PlanBitmap *bitmap = g_ptr_array_index (plan->bitmaps, i);
-    json_array_append_new (actions, qmp_action_bitmap_add (bitmap->node, bitmap->bitmap,
-                                                           bitmap->persistent, false));
+    json_array_append_new (
+        actions, qmp_action_bitmap_add (bitmap->node, bitmap->bitmap, bitmap->persistent, false));
   }
   for (guint i = 0; i < plan->disks->len; i++) {
     const PushDisk *disk = g_ptr_array_index (plan->disks, i);

@@ -25,8 +25,8 @@ typedef struct {
 
   StorageType target_type; /* STORAGE_FILE or STORAGE_BLOCK */
   char *target;
-  char *format;            /* "qcow2", "raw", … */
-  EncryptionDef *encryption; /* borrowed from the definition, or NULL */
+  char *format;                   /* "qcow2", "raw", … */
+  EncryptionDef *encryption;      /* borrowed from the definition, or NULL */
   char *backing, *backing_format; /* named as backing file in a new qcow2; or NULL */
 
   char *job, *bitmap, *file_node, *format_node, *secret; /* ours; bitmap and secret may be NULL */
@@ -39,22 +39,22 @@ typedef struct {
 } PlanBitmap; /* one bitmap of the new checkpoint */
 
 typedef struct {
-  char *run;             /* eight hex digits */
-  TmkBackupDef *def;     /* aligned */
+  char *run;                    /* eight hex digits */
+  TmkBackupDef *def;            /* aligned */
   TmkCheckpointDef *checkpoint; /* aligned, or NULL */
-  GPtrArray *disks;      /* of PushDisk*: those that take part */
-  GPtrArray *bitmaps;    /* of PlanBitmap*: the new checkpoint's */
+  GPtrArray *disks;             /* of PushDisk*: those that take part */
+  GPtrArray *bitmaps;           /* of PlanBitmap*: the new checkpoint's */
 } PushPlan;
 
 /* What the plan is made from; all borrowed. */
 typedef struct {
   const char *run;
-  const char *suffix;    /* of generated target names */
-  GPtrArray *disks;      /* of QmpDisk* */
+  const char *suffix; /* of generated target names */
+  GPtrArray *disks;   /* of QmpDisk* */
   const TmkDomainDef *domain;
-  const TmkBackupDef *def; /* aligned or not */
+  const TmkBackupDef *def;            /* aligned or not */
   const TmkCheckpointDef *checkpoint; /* or NULL */
-  GPtrArray *known;      /* of TmkCheckpointDef*: checkpoints described in the state */
+  GPtrArray *known;                   /* of TmkCheckpointDef*: checkpoints described in the state */
   bool reuse_external, compress;
 } PushPlanInput;
 

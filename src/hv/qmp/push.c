@@ -33,8 +33,7 @@ check_no_strangers (QmpMachine *machine, TmkError **errp)
     return false;
   size_t i;
   json_t *job;
-  json_array_foreach (jobs, i, job)
-  {
+  json_array_foreach (jobs, i, job) {
     const char *id = jsonx_string (job, "id");
     if (id == NULL || !g_str_has_prefix (id, "tmk-"))
       continue;
@@ -46,8 +45,7 @@ check_no_strangers (QmpMachine *machine, TmkError **errp)
   return true;
 }
 
-static void
-warn (const TmkBeginOptions *options, const char *format, ...) G_GNUC_PRINTF (2, 3);
+static void warn (const TmkBeginOptions *options, const char *format, ...) G_GNUC_PRINTF (2, 3);
 
 static void
 warn (const TmkBeginOptions *options, const char *format, ...)
@@ -176,9 +174,10 @@ make_plan (QmpMachine *machine, const TmkBackupDef *def, const TmkCheckpointDef 
            const TmkBeginOptions *options, GPtrArray *known, TmkError **errp)
 {
   g_autofree char *run = new_run_id ();
-  g_autofree char *suffix = checkpoint != NULL
-      ? g_strdup (checkpoint->name)
-      : g_strdup_printf ("%" G_GINT64_FORMAT, g_get_real_time () / G_USEC_PER_SEC);
+  g_autofree char *suffix
+      = checkpoint != NULL
+            ? g_strdup (checkpoint->name)
+            : g_strdup_printf ("%" G_GINT64_FORMAT, g_get_real_time () / G_USEC_PER_SEC);
   PushPlanInput input = {
     .run = run,
     .suffix = suffix,

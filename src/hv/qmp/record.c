@@ -61,8 +61,8 @@ record_new (QmpMachine *machine, const PushPlan *plan, bool makes_files)
   g_autofree char *instance = machine_instance (machine);
   g_autofree char *definition = tmk_backup_def_format (plan->def, TMK_XML_INTERNAL);
   g_autofree char *checkpoint = plan->checkpoint != NULL
-      ? tmk_checkpoint_def_format (plan->checkpoint, TMK_XML_INTERNAL)
-      : NULL;
+                                    ? tmk_checkpoint_def_format (plan->checkpoint, TMK_XML_INTERNAL)
+                                    : NULL;
   json_t *record = json_object ();
   json_object_set_new (record, "format", json_integer (1));
   json_object_set_new (record, "id", json_string (plan->run));
@@ -107,8 +107,7 @@ record_set_result (json_t *record, const char *state, const TmkError *err)
 {
   json_t *result = json_pack ("{s:s}", "state", state);
   if (err != NULL) {
-    json_object_set_new (result, "code",
-                         json_string (tmk_error_code_name (tmk_error_code (err))));
+    json_object_set_new (result, "code", json_string (tmk_error_code_name (tmk_error_code (err))));
     json_object_set_new (result, "message", jsonx_string_or_null (tmk_error_message (err)));
     json_object_set_new (result, "hint", jsonx_string_or_null (tmk_error_hint (err)));
   }
@@ -136,8 +135,7 @@ record_set_file (json_t *record, const char *path, guint64 dev, guint64 ino)
   json_t *log = json_object_get (record, "undo");
   size_t i;
   json_t *entry;
-  json_array_foreach (log, i, entry)
-  {
+  json_array_foreach (log, i, entry) {
     if (g_strcmp0 (jsonx_string (entry, "op"), "file") == 0
         && g_strcmp0 (jsonx_string (entry, "path"), path) == 0) {
       json_array_set_new (log, i, undo_file (path, dev, ino));

@@ -101,8 +101,9 @@ check_device_size (const PushDisk *push, int fd, TmkError **errp)
   if (bytes >= needed)
     return true;
   error_set (errp, DOMAIN, raw ? TMK_ERR_MISMATCH : TMK_ERR_NO_SPACE, ENOSPC,
-             "disk '%s': target '%s' has %" G_GUINT64_FORMAT " bytes, the backup may need %"
-             G_GUINT64_FORMAT, push->name, push->target, bytes, needed);
+             "disk '%s': target '%s' has %" G_GUINT64_FORMAT
+             " bytes, the backup may need %" G_GUINT64_FORMAT,
+             push->name, push->target, bytes, needed);
   error_hint (errp, "use a larger device");
   return false;
 }
@@ -185,9 +186,9 @@ targets_check (const PushPlan *plan, GPtrArray *disks, const TmkBeginOptions *op
 {
   for (guint i = 0; i < plan->disks->len; i++) {
     const PushDisk *disk = g_ptr_array_index (plan->disks, i);
-    if (disk->target_type == STORAGE_BLOCK ? !check_device (disk, disks, errp)
-                                           : !check_file (disk, disks, options->reuse_external,
-                                                          errp))
+    if (disk->target_type == STORAGE_BLOCK
+            ? !check_device (disk, disks, errp)
+            : !check_file (disk, disks, options->reuse_external, errp))
       return false;
   }
   return options->reuse_external || options->no_space_check || check_space (plan, errp);
@@ -307,8 +308,8 @@ open_options (const PushDisk *disk)
     /* The backing file is only named, never opened: it may be anything by now. */
     json_object_set_new (open_, "backing", json_null ());
     if (disk->encryption != NULL)
-      json_object_set_new (open_, "encrypt", json_pack ("{s:s, s:s}", "format", "luks",
-                                                        "key-secret", disk->secret));
+      json_object_set_new (open_, "encrypt",
+                           json_pack ("{s:s, s:s}", "format", "luks", "key-secret", disk->secret));
   } else if (g_str_equal (driver, "luks")) {
     json_object_set_new (open_, "key-secret", json_string (disk->secret));
   } else if (g_str_equal (driver, "raw") && disk->target_type == STORAGE_BLOCK) {
@@ -358,8 +359,7 @@ check_node_size (QmpMachine *machine, const PushDisk *disk, TmkError **errp)
     return false;
   size_t i;
   json_t *node;
-  json_array_foreach (nodes, i, node)
-  {
+  json_array_foreach (nodes, i, node) {
     if (g_strcmp0 (jsonx_string (node, "node-name"), disk->format_node) != 0)
       continue;
     guint64 size = jsonx_uint (json_object_get (node, "image"), "virtual-size");
@@ -385,8 +385,7 @@ open_steps (QmpMachine *machine, const PushDisk *disk, const TmkBeginOptions *op
     return false;
   json_t *file = json_pack ("{s:s, s:s, s:s}", "driver", file_driver, "node-name", disk->file_node,
                             "filename", disk->target);
-  bool raw_file
-      = g_str_equal (target_driver (disk), "raw") && disk->target_type == STORAGE_FILE;
+  bool raw_file = g_str_equal (target_driver (disk), "raw") && disk->target_type == STORAGE_FILE;
   if (raw_file && !options->reuse_external && !format_target (machine, disk, options, errp)) {
     json_decref (file);
     return false;
@@ -396,7 +395,7 @@ open_steps (QmpMachine *machine, const PushDisk *disk, const TmkBeginOptions *op
   if (!raw_file && !options->reuse_external && !format_target (machine, disk, options, errp))
     return false;
   return qmp_blockdev_add (machine->client, open_options (disk), errp)
-      && check_node_size (machine, disk, errp);
+         && check_node_size (machine, disk, errp);
 }
 
 bool

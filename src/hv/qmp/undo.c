@@ -58,8 +58,7 @@ find_node (const json_t *nodes, const char *name)
 {
   size_t i;
   json_t *node;
-  json_array_foreach (nodes, i, node)
-  {
+  json_array_foreach (nodes, i, node) {
     if (g_strcmp0 (jsonx_string (node, "node-name"), name) == 0)
       return node;
   }
@@ -71,8 +70,7 @@ node_has_bitmap (const json_t *nodes, const char *name, const char *bitmap)
 {
   size_t i;
   json_t *entry;
-  json_array_foreach (json_object_get (find_node (nodes, name), "dirty-bitmaps"), i, entry)
-  {
+  json_array_foreach (json_object_get (find_node (nodes, name), "dirty-bitmaps"), i, entry) {
     if (g_strcmp0 (jsonx_string (entry, "name"), bitmap) == 0)
       return true;
   }
@@ -86,8 +84,7 @@ job_status (QmpClient *client, const char *id, TmkError **errp)
   g_autoptr (json_t) jobs = qmp_query_jobs (client, errp);
   size_t i;
   json_t *job;
-  json_array_foreach (jobs, i, job)
-  {
+  json_array_foreach (jobs, i, job) {
     if (g_strcmp0 (jsonx_string (job, "id"), id) == 0)
       return g_strdup (jsonx_string (job, "status"));
   }
@@ -121,8 +118,7 @@ cancel_jobs (QmpClient *client, const json_t *log)
 {
   size_t i;
   json_t *entry;
-  json_array_foreach (log, i, entry)
-  {
+  json_array_foreach (log, i, entry) {
     if (g_strcmp0 (jsonx_string (entry, "op"), "job") != 0)
       continue;
     const char *id = jsonx_string (entry, "id");
@@ -183,8 +179,7 @@ has_object (QmpClient *client, const char *id)
       = qmp_execute (client, "qom-list", json_pack ("{s:s}", "path", "/objects"), NULL);
   size_t i;
   json_t *object;
-  json_array_foreach (objects, i, object)
-  {
+  json_array_foreach (objects, i, object) {
     if (g_strcmp0 (jsonx_string (object, "name"), id) == 0)
       return true;
   }
@@ -233,8 +228,8 @@ undo_run (QmpMachine *machine, const json_t *log, bool failed, json_t **rest, Tm
   *rest = json_array ();
   if (machine->client != NULL) {
     cancel_jobs (machine->client, log);
-    nodes = qmp_execute (machine->client, "query-named-block-nodes",
-                         json_pack ("{s:b}", "flat", 1), errp);
+    nodes = qmp_execute (machine->client, "query-named-block-nodes", json_pack ("{s:b}", "flat", 1),
+                         errp);
     if (nodes == NULL)
       return false;
   }

@@ -29,5 +29,4 @@ json_t *undo_job (const char *id);
  * is entered; with QEMU gone only files are. All entries are tried; where some fail the first
  * error is returned. `*rest` gets the entries (a new array, in order) that are still to be undone
  * when QEMU is there again: checkpoints. */
-bool undo_run (QmpMachine *machine, const json_t *log, bool failed, json_t **rest,
-               TmkError **errp);
+bool undo_run (QmpMachine *machine, const json_t *log, bool failed, json_t **rest, TmkError **errp);
