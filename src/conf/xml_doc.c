@@ -4,8 +4,28 @@
 
 #include <libxml/parser.h>
 #include <libxml/parserInternals.h>
-#include <libxml/xmlerror.h>
 #include <string.h>
+
+static void
+silent (void *data, xmlErrorPtr error)
+{
+}
+
+/* A parser's own handler does not hear of everything: an encoding that breaks in mid-document is
+ * told to the thread's. */
+void
+xml_quiet_begin (XmlQuiet *before)
+{
+  before->func = xmlStructuredError;
+  before->data = xmlStructuredErrorContext;
+  xmlSetStructuredErrorFunc (NULL, silent);
+}
+
+void
+xml_quiet_end (const XmlQuiet *before)
+{
+  xmlSetStructuredErrorFunc (before->data, before->func);
+}
 
 /* What the callbacks of one parser found. */
 typedef struct {
@@ -106,11 +126,14 @@ xml_doc_read (const char *xml, size_t len, int *line, TmkError **errp)
   ctxt->sax->serror = on_error;
   ctxt->sax->entityDecl = on_entity;
   ctxt->sax->attributeDecl = on_attribute;
+  XmlQuiet before;
+  xml_quiet_begin (&before);
   xmlDoc *doc
       = xmlCtxtReadMemory (ctxt, xml, (int) len, NULL, NULL,
                            XML_PARSE_NONET | XML_PARSE_NOBLANKS | XML_PARSE_BIG_LINES
                                | XML_PARSE_COMPACT | XML_PARSE_NOERROR | XML_PARSE_NOWARNING);
   xmlFreeParserCtxt (ctxt);
+  xml_quiet_end (&before);
 
   if (faults.reason == NULL && (doc == NULL || xmlDocGetRootElement (doc) == NULL))
     note_fault (&faults, 0, len == 0 ? "the document is empty" : "not well-formed");
