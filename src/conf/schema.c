@@ -25,6 +25,7 @@ silent (void *data, xmlErrorPtr error)
 {
 }
 
+/* Called with libxml2 quiet. */
 static void
 load (Schema *schema, const char *text, unsigned len)
 {
@@ -92,18 +93,17 @@ schema_validate (xmlDoc *doc, int *line, TmkError **errp)
   const xmlNode *root = xmlDocGetRootElement (doc);
   if (line != NULL)
     *line = (int) xmlGetLineNo (root);
-  Schema *schema;
-  if (xml_is (root, "domainbackup")) {
-    schema = backup_schema ();
-  } else if (xml_is (root, "domaincheckpoint")) {
-    schema = checkpoint_schema ();
-  } else {
+  gboolean backup = xml_is (root, "domainbackup");
+  if (!backup && !xml_is (root, "domaincheckpoint")) {
     error_set (errp, "conf", TMK_ERR_INVALID, 0,
                "the root element is '%s', neither 'domainbackup' nor 'domaincheckpoint'",
                root->name);
     return false;
   }
 
+  XmlQuiet before;
+  xml_quiet_begin (&before);
+  Schema *schema = backup ? backup_schema () : checkpoint_schema ();
   Complaint complaint = { 0 };
   g_mutex_lock (&schema->lock);
   xmlRelaxNGValidCtxt *ctxt = xmlRelaxNGNewValidCtxt (schema->grammar);
@@ -111,6 +111,7 @@ schema_validate (xmlDoc *doc, int *line, TmkError **errp)
   int rc = xmlRelaxNGValidateDoc (ctxt, doc);
   xmlRelaxNGFreeValidCtxt (ctxt);
   g_mutex_unlock (&schema->lock);
+  xml_quiet_end (&before);
 
   if (rc != 0) {
     const xmlNode *where = NULL;
