@@ -54,7 +54,10 @@ def _child() -> None:
 
 
 def popen(argv: list[str], **options) -> subprocess.Popen:
-    """Starts a child that dies with us. stdin is empty unless it is given."""
+    """Starts a child that dies with us. stdin is empty unless it is given.
+
+    The kernel ends it with the *thread* that started it: start nothing from short-lived threads.
+    """
     options.setdefault("stdin", subprocess.DEVNULL)
     return subprocess.Popen([str(a) for a in argv], preexec_fn=_child, **options)
 
