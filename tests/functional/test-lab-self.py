@@ -450,6 +450,10 @@ def test_program_under_test_in_its_environment(lab):
         assert "oops" in why and script in why
         refuses(ToolError, lab.tidemark, 0, rc=1)
         refuses(ToolError, lab.tidemark, run.SANITIZER_RC, check=False)
+        for how, rc in (({"check": False}, 1), ({"rc": 1}, 1), ({"rc": (0, -9)}, 0)):
+            assert lab.tidemark(rc, **how).rc == rc
+        refuses(ToolError, lab.tool, "sh", "-c", "kill -9 $$", check=False)
+        assert lab.tool("sh", "-c", "kill -9 $$", rc=(0, -9)).rc == -9
         child = lab.tidemark_popen(0)
         assert child.communicate(timeout=10)[1] == "oops\n"
     finally:
