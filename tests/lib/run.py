@@ -62,8 +62,9 @@ def popen(argv: list[str], **options) -> subprocess.Popen:
     return subprocess.Popen([str(a) for a in argv], preexec_fn=_child, **options)
 
 
-def run(argv: list[str], *, check: bool = True, rc: int | tuple[int, ...] | None = None, env: dict | None = None,
-        timeout: float = 120, stdin: str | None = None, cwd: str | None = None) -> Result:
+def run(argv: list[str], *, check: bool = True, rc: int | tuple[int, ...] | None = None,
+        env: dict | None = None, timeout: float = 120, stdin: str | None = None,
+        cwd: str | None = None) -> Result:
     """Runs a program to its end.
 
     `rc` is the exit code the test wants, or several of which any will do; without it `check`
