@@ -133,5 +133,6 @@ schema_check (xmlDoc *doc, const char *origin, TmkError **errp)
   if (schema_validate (doc, &line, errp))
     return true;
   error_prefix (errp, "%s:%d", xml_origin (origin), line);
+  xml_hint (errp);
   return false;
 }

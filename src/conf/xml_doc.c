@@ -161,6 +161,7 @@ xml_doc_parse (const char *xml, size_t len, const char *origin, const char *root
   g_autoptr (xmlDoc) doc = xml_doc_read (xml, len, &line, errp);
   if (doc == NULL) {
     error_prefix (errp, "%s:%d", xml_origin (origin), line);
+    xml_hint (errp);
     return NULL;
   }
   const xmlNode *node = xmlDocGetRootElement (doc);
@@ -180,7 +181,14 @@ xml_fault (const char *origin, const xmlNode *node, TmkError **errp, const char 
   va_end (ap);
   error_set (errp, "conf", TMK_ERR_INVALID, 0, "%s:%ld: %s", xml_origin (origin),
              xmlGetLineNo (node), message);
+  xml_hint (errp);
   return false;
+}
+
+void
+xml_hint (TmkError **errp)
+{
+  error_hint (errp, "mend that line; tidemark-domainbackup(7) says what may stand where");
 }
 
 gboolean

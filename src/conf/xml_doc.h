@@ -39,6 +39,9 @@ bool xml_fault (const char *origin, const xmlNode *node, TmkError **errp, const 
 /* "origin", or a word for NULL. */
 const char *xml_origin (const char *origin);
 
+/* Sets the hint that goes with every document that is not as it should be. */
+void xml_hint (TmkError **errp);
+
 /* Is it an element called `name`, in no namespace? */
 gboolean xml_is (const xmlNode *node, const char *name);
 

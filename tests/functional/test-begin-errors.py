@@ -95,7 +95,7 @@ def test_disks_checkpoints_and_targets(lab: Lab) -> None:
     refuse(backup_xml([disk_xml("vda", target("x"), since="c1")]), "vda", "c1", "not recording",
            code="inconsistent")
     vm.qmp.command("block-dirty-bitmap-add", node="vdb-fmt", name="c5", persistent=True)
-    refuse(backup_xml([disk_xml("vdb", target("x"))]), "vdb", "c5",
+    refuse(backup_xml([disk_xml("vdb", target("x"))]), "c5", "exists already",
            checkpoint=checkpoint_xml("c5"), code="exists")
     # An older checkpoint of another disk still works after all that.
     document = backup_xml([disk_xml("vdb", target("good"), since="c1")])
