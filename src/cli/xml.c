@@ -41,7 +41,7 @@ failed (const TmkError *err)
   fprintf (stderr, "tidemark: error: %s\n", tmk_error_message (err));
   if (tmk_error_hint (err) != NULL)
     fprintf (stderr, "hint: %s\n", tmk_error_hint (err));
-  return FAILED;
+  return tmk_error_code (err) == TMK_ERR_USAGE ? USAGE : FAILED;
 }
 
 /* Prints the verdict on one file and stores it in `*valid`. False where it cannot be read. */
@@ -177,7 +177,7 @@ cmd_xml (int argc, char **argv)
     { NULL },
   };
   g_autoptr (GOptionContext) context
-      = g_option_context_new ("validate FILE… | format FILE | align FILE --domain-xml DOM.xml");
+      = g_option_context_new ("validate FILE... | format FILE | align FILE --domain-xml DOM.xml");
   g_option_context_set_summary (context, "Work on a <domainbackup> or <domaincheckpoint> document; "
                                          "'-' is standard input.");
   g_option_context_add_main_entries (context, entries, NULL);
