@@ -87,6 +87,27 @@ on_complaint (void *data, xmlErrorPtr error)
   complaint->vague = vague;
 }
 
+/* libxml2 takes time with the square of how often an element is repeated: a second or two for this
+ * many, half an hour for as many as the longest document can hold. */
+enum { ELEMENTS_MAX = 1 << 16 };
+
+static gboolean
+is_too_long (const xmlNode *root)
+{
+  unsigned n = 0;
+  for (const xmlNode *node = root; node != NULL && n <= ELEMENTS_MAX;) {
+    n += node->type == XML_ELEMENT_NODE;
+    if (node->type == XML_ELEMENT_NODE && node->children != NULL) {
+      node = node->children;
+      continue;
+    }
+    while (node != root && node->next == NULL)
+      node = node->parent;
+    node = node != root ? node->next : NULL;
+  }
+  return n > ELEMENTS_MAX;
+}
+
 bool
 schema_validate (xmlDoc *doc, int *line, TmkError **errp)
 {
@@ -98,6 +119,12 @@ schema_validate (xmlDoc *doc, int *line, TmkError **errp)
     error_set (errp, "conf", TMK_ERR_INVALID, 0,
                "the root element is '%s', neither 'domainbackup' nor 'domaincheckpoint'",
                root->name);
+    return false;
+  }
+
+  if (is_too_long (root)) {
+    error_set (errp, "conf", TMK_ERR_INVALID, 0, "the document has more than %d elements",
+               ELEMENTS_MAX);
     return false;
   }
 

@@ -199,6 +199,15 @@ test_hostile (void)
   assert_hostile (deep->str, deep->len, "");
   g_string_free (deep, TRUE);
 
+  GString *many = g_string_new ("<domaincheckpoint><domain>");
+  for (int i = 0; i < 65536 - 2; i++)
+    g_string_append (many, i % 3 == 0 ? "<a> </a>" : "<b/>");
+  g_autofree char *just = g_strconcat (many->str, "</domain></domaincheckpoint>", NULL);
+  g_autofree char *over = g_strconcat (many->str, "<c/></domain></domaincheckpoint>", NULL);
+  g_string_free (many, TRUE);
+  g_assert_true (tmk_xml_validate (just, strlen (just), NULL, NULL));
+  assert_hostile (over, strlen (over), "more than 65536 elements");
+
   /* a long value against every pattern */
   g_autofree char *value = g_strnfill (1 << 20, 'a');
   memcpy (value, "vd", 2);
