@@ -395,7 +395,7 @@ open_steps (QmpMachine *machine, const PushDisk *disk, const TmkBeginOptions *op
   if (!raw_file && !options->reuse_external && !format_target (machine, disk, options, errp))
     return false;
   return qmp_blockdev_add (machine->client, open_options (disk), errp)
-         && check_node_size (machine, disk, errp);
+         && (!options->reuse_external || check_node_size (machine, disk, errp));
 }
 
 bool
