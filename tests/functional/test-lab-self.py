@@ -136,6 +136,26 @@ def test_resize(lab):
 
 
 @test
+def test_external_snapshots(lab):
+    disks = [lab.disk("vda", "4M"), lab.disk("vdb", "4M", fmt="raw"),
+             lab.disk("vdc", "4M", style="drive")]
+    vm = lab.vm(disks)
+    for disk in disks:
+        for level in range(3):
+            vm.writer(disk).random_ops(lab.rng, 15)
+            vm.snapshot(disk, [f"b{level}"])
+        vm.writer(disk).random_ops(lab.rng, 15)
+        assert list(vm.bitmaps(disk)) == ["b2"]
+        vm.compare(disk)
+    vm.restart()
+    for disk in disks:
+        assert list(vm.bitmaps(disk)) == ["b2"]
+        vm.writer(disk).random_ops(lab.rng, 15)
+        vm.compare(disk)
+    assert not vm.leftovers()
+
+
+@test
 def test_node_writer_writes_below_no_device(lab):
     vm = lab.vm([lab.disk("vda", "4M")])
     free = lab.disk("free", "4M")
@@ -430,6 +450,10 @@ def test_program_under_test_in_its_environment(lab):
         assert "oops" in why and script in why
         refuses(ToolError, lab.tidemark, 0, rc=1)
         refuses(ToolError, lab.tidemark, run.SANITIZER_RC, check=False)
+        for how, rc in (({"check": False}, 1), ({"rc": 1}, 1), ({"rc": (0, -9)}, 0)):
+            assert lab.tidemark(rc, **how).rc == rc
+        refuses(ToolError, lab.tool, "sh", "-c", "kill -9 $$", check=False)
+        assert lab.tool("sh", "-c", "kill -9 $$", rc=(0, -9)).rc == -9
         child = lab.tidemark_popen(0)
         assert child.communicate(timeout=10)[1] == "oops\n"
     finally:

@@ -88,7 +88,7 @@ class Lab:
     # Ends -------------------------------------------------------------------------------------
 
     def close(self) -> None:
-        """Ends what was started, by pid, and removes the folder."""
+        """Ends every child of this process, by pid, and removes the folder."""
         for vm in self._vms:
             vm.close()
         for child in self._children:
