@@ -249,7 +249,7 @@ plan_disk (const PushPlanInput *input, const BackupDisk *entry, guint number, Tm
   push->target = g_strdup (entry->store->path);
   push->format = g_strdup (entry->store->format != NULL ? entry->store->format : "qcow2");
   push->encryption = entry->store->encryption;
-  push->job = g_strdup_printf ("tmk-%s-%s", input->run, disk->name);
+  push->job = g_strdup_printf ("tmk-%s-j%u", input->run, number);
   push->file_node = g_strdup_printf ("tmk-%s-f%u", input->run, number);
   push->format_node = g_strdup_printf ("tmk-%s-t%u", input->run, number);
   if (push->encryption != NULL)
