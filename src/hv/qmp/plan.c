@@ -158,6 +158,23 @@ find_backing (PushDisk *push, GPtrArray *known)
   push->backing_format = g_strdup (entry->target_format);
 }
 
+/* The least that `disk` had since the checkpoint that `entry` is of: what was cut off in between
+ * and came back as zeroes no bitmap recorded. Later checkpoints tell, for `known` is in order. */
+static guint64
+least_size_since (const PushDisk *push, const TmkCheckpointDef *def, GPtrArray *known)
+{
+  guint64 least = push->size;
+  bool later = false;
+  for (guint i = 0; i < known->len; i++) {
+    const TmkCheckpointDef *other = g_ptr_array_index (known, i);
+    const CheckpointDisk *entry = later ? checkpoint_def_find_disk (other, push->name) : NULL;
+    if (entry != NULL && entry->capacity != 0)
+      least = MIN (least, entry->capacity);
+    later = later || other == def;
+  }
+  return least;
+}
+
 static bool
 plan_incremental (PushDisk *push, const QmpDisk *disk, const char *name, GPtrArray *known,
                   TmkError **errp)
@@ -176,11 +193,12 @@ plan_incremental (PushDisk *push, const QmpDisk *disk, const char *name, GPtrArr
     error_hint (errp, "%s", chain->what_to_do);
     return false;
   }
-  if (entry != NULL && entry->capacity > push->size) {
+  guint64 least = entry != NULL ? least_size_since (push, def, known) : push->size;
+  if (entry != NULL && entry->capacity > least) {
     error_set (errp, DOMAIN, TMK_ERR_MISMATCH, 0,
                "disk '%s' has shrunk from %" G_GUINT64_FORMAT " to %" G_GUINT64_FORMAT
                " bytes since checkpoint '%s', and no bitmap records what was cut off",
-               disk->name, entry->capacity, push->size, name);
+               disk->name, entry->capacity, least, name);
     error_hint (errp, "back this disk up in full: <disk name='%s' backupmode='full'/>", disk->name);
     return false;
   }
