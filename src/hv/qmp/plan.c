@@ -223,6 +223,13 @@ check_target (const PushDisk *push, const PushPlanInput *input, TmkError **errp)
     error_hint (errp, "compress only qcow2 targets without encryption, or leave --compress out");
     return false;
   }
+  if (input->compress && input->reuse_external) {
+    error_set (errp, DOMAIN, TMK_ERR_UNSUPPORTED, 0,
+               "disk '%s': QEMU cannot write compressed data over what an image holds already",
+               push->name);
+    error_hint (errp, "compress only new targets, or leave --compress out");
+    return false;
+  }
   if (push->encryption != NULL && !qcow2 && !g_str_equal (push->format, "raw")) {
     error_set (errp, DOMAIN, TMK_ERR_UNSUPPORTED, 0,
                "disk '%s': a target of format '%s' cannot be encrypted", push->name, push->format);
@@ -282,6 +289,8 @@ plan_disk (const PushPlanInput *input, const BackupDisk *entry, guint number, Tm
     push->bitmap = g_strdup_printf ("tmk-%s-b%u", input->run, number);
     if (g_str_equal (push->format, "qcow2") && !input->reuse_external)
       find_backing (push, input->known);
+  } else if (g_str_equal (push->format, "raw") && push->target_type == STORAGE_FILE) {
+    push->estimate = push->size; /* QEMU allocates also what it writes as zeroes there */
   }
   if (!check_target (push, input, errp)) {
     push_disk_free (push);

@@ -438,6 +438,12 @@ target_open (QmpMachine *machine, const PushDisk *disk, const TmkBeginOptions *o
   /* QEMU's own words do not say which disk; ours do already. */
   if (strstr (tmk_error_message (err), "disk '") == NULL)
     error_prefix (&err, "disk '%s': target '%s'", disk->name, disk->target);
+  if (tmk_error_hint (err) == NULL)
+    error_hint (&err,
+                options->reuse_external
+                    ? "the image must be of format '%s', and QEMU be able to write it"
+                    : "QEMU must be able to write format '%s', and to open the target",
+                disk->format);
   error_propagate (errp, g_steal_pointer (&err));
   return false;
 }
