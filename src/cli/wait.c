@@ -12,6 +12,7 @@
 
 #define LOOK_EVERY_US 150000
 #define SAY_EVERY_US (5 * G_USEC_PER_SEC)
+#define PATIENCE_US (15 * G_USEC_PER_SEC)
 #define GUARD_PATIENCE_US (600 * G_USEC_PER_SEC)
 #define BAR 20
 
@@ -76,7 +77,8 @@ wait_for_job (const CliArgs *args, TmkDomain *domain, bool guard)
     g_autoptr (TmkError) err = NULL;
     g_autoptr (TmkJobStatus) status = tmk_domain_poll_job (domain, &err);
     gint64 now = g_get_monotonic_time ();
-    if (status == NULL && !(guard && may_pass (err) && now - well_at < GUARD_PATIENCE_US))
+    gint64 patience = guard ? GUARD_PATIENCE_US : PATIENCE_US;
+    if (status == NULL && !(may_pass (err) && now - well_at < patience))
       return cli_fail (args, err);
     if (status != NULL) {
       well_at = now;

@@ -63,6 +63,8 @@ def test_model_equals_every_kind_of_disk_in_a_vm(lab):
 def test_model_equals_a_powered_off_disk(lab):
     for disk in (lab.disk("a", "4M"), lab.disk("b", "4M", fmt="raw")):
         lab.writer(disk).random_ops(lab.rng, 20)
+        lab.writer(disk).write(0, 65536)
+        lab.writer(disk).discard(32768, 65536)
         lab.compare(disk.path, disk.model, disk.fmt)
 
 
@@ -103,6 +105,7 @@ def test_random_ops_repeat_by_seed_and_cover_all_kinds(lab):
 @test
 def test_writer_reports_a_failed_write_and_leaves_the_model(lab):
     disk = lab.disk("vda", "4M")
+    refuses(AssertionError, lab.writer(disk).write, 4 << 20, 512)
     vm = lab.vm([disk])
     refuses(AssertionError, vm.writer(disk).write, 4 << 20, 512)
     full = lab.disk("vdb", "16M", path=os.path.join(lab.tmpfs("2m"), "vdb.qcow2"))
@@ -133,6 +136,26 @@ def test_resize(lab):
     vm.resize(disk, 6 << 20)
     vm.writer(disk).write((6 << 20) - 512, 512)
     vm.compare(disk)
+
+
+@test
+def test_external_snapshots(lab):
+    disks = [lab.disk("vda", "4M"), lab.disk("vdb", "4M", fmt="raw"),
+             lab.disk("vdc", "4M", style="drive")]
+    vm = lab.vm(disks)
+    for disk in disks:
+        for level in range(3):
+            vm.writer(disk).random_ops(lab.rng, 15)
+            vm.snapshot(disk, [f"b{level}"])
+        vm.writer(disk).random_ops(lab.rng, 15)
+        assert list(vm.bitmaps(disk)) == ["b2"]
+        vm.compare(disk)
+    vm.restart()
+    for disk in disks:
+        assert list(vm.bitmaps(disk)) == ["b2"]
+        vm.writer(disk).random_ops(lab.rng, 15)
+        vm.compare(disk)
+    assert not vm.leftovers()
 
 
 @test
@@ -430,6 +453,10 @@ def test_program_under_test_in_its_environment(lab):
         assert "oops" in why and script in why
         refuses(ToolError, lab.tidemark, 0, rc=1)
         refuses(ToolError, lab.tidemark, run.SANITIZER_RC, check=False)
+        for how, rc in (({"check": False}, 1), ({"rc": 1}, 1), ({"rc": (0, -9)}, 0)):
+            assert lab.tidemark(rc, **how).rc == rc
+        refuses(ToolError, lab.tool, "sh", "-c", "kill -9 $$", check=False)
+        assert lab.tool("sh", "-c", "kill -9 $$", rc=(0, -9)).rc == -9
         child = lab.tidemark_popen(0)
         assert child.communicate(timeout=10)[1] == "oops\n"
     finally:

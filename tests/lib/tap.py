@@ -5,6 +5,8 @@ Command line of a test file: [-l] [-v] [PART OF A NAME…]. Environment:
 TMK_TEST_KEEP=1   keep the whole folder of every test, and say where it is
 TMK_TEST_LOGS=DIR where the logs of a failed test are kept
 TMK_TEST_SEED=N   the seed of Lab.rng, to repeat a failure (it prints the seed it used)
+TMK_TEST_SLOW=N   all timeouts of tests are N times as long (sanitizers, emulation, soak runs)
+TIDEMARK_SOAK=1   long runs: see `soak`
 """
 from __future__ import annotations
 
@@ -28,7 +30,7 @@ _tests: list[tuple[str, Callable, int]] = []
 
 
 def test(function: Callable | None = None, *, timeout: int = 90):
-    """Marks a test; it may take `timeout` seconds (five times that under TIDEMARK_SOAK)."""
+    """Marks a test; it may take `timeout` seconds, times TMK_TEST_SLOW."""
     def mark(wanted: Callable) -> Callable:
         _tests.append((wanted.__name__.removeprefix("test_").replace("_", " "), wanted, timeout))
         return wanted
@@ -71,7 +73,7 @@ def main() -> None:
     for number, (name, function, timeout) in enumerate(chosen, 1):
         begun = time.monotonic()
         verdict, suffix = "ok", ""
-        seconds = timeout * soak(1, 5)
+        seconds = timeout * int(os.environ.get("TMK_TEST_SLOW") or soak(1, 5))
         lab = Lab(name)
         try:
             signal.alarm(seconds)

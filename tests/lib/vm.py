@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 import run
 from guest import Guest
 from model import Model, Writer
-from qmp import Qmp, QmpError
+from qmp import Qmp, QmpError, action, bitmap_add
 
 if TYPE_CHECKING:
     from lab import Lab
@@ -53,8 +53,9 @@ class Disk:
 
     def blockdev(self) -> dict:
         """The arguments of blockdev-add for this disk."""
-        file = {"driver": "file", "node-name": f"{self.name}-file", "filename": self.path,
-                "discard": self.discard}
+        assert self.node
+        file = {"driver": "file", "node-name": f"{self.node.removesuffix('-fmt')}-file",
+                "filename": self.path, "discard": self.discard}
         return {"driver": self.fmt, "node-name": self.node, "discard": self.discard, "file": file,
                 **self.options}
 
@@ -314,6 +315,21 @@ class Vm:
         assert self.qmp
         self.qmp.command("block_resize", node_name=self.node(disk), size=size)
         disk.model.resize(size)
+
+    def snapshot(self, disk: Disk, bitmaps: list[str] | None = None) -> None:
+        """Puts a new qcow2 image over the disk's (an external snapshot); `bitmaps` are added to
+        it in the same instant, so that chains of them stay without a gap."""
+        assert self.qmp
+        below, fmt = self.node(disk), disk.fmt
+        overlay = self.lab.fresh(".qcow2")
+        self.lab.tool("qemu-img", "create", "-q", "-f", "qcow2", "-u", "-b", disk.path, "-F", fmt,
+                      overlay, disk.model.size)
+        disk.path, disk.fmt = overlay, "qcow2"
+        disk.node = f"{disk.name}-{os.path.basename(overlay).removesuffix('.qcow2')}-fmt"
+        disk.model.discard_unit = 1 << 16 if disk.discard == "unmap" else None
+        self.qmp.command("blockdev-add", {**disk.blockdev(), "backing": None})
+        self.qmp.transaction(action("blockdev-snapshot", node=below, overlay=disk.node),
+                             *[bitmap_add(disk.node, name) for name in bitmaps or []])
 
     # State ------------------------------------------------------------------------------------
 

@@ -294,17 +294,17 @@ end_interrupted (QmpMachine *machine, json_t *record, TmkError **errp)
   return fail_job (machine, record, "cancelled", why, errp);
 }
 
-/* Bitmaps of failed jobs that could not be removed because QEMU was gone. */
-static bool
-do_pending (QmpMachine *machine, TmkError **errp)
+bool
+job_do_pending (QmpMachine *machine, TmkError **errp)
 {
   g_autoptr (TmkError) err = NULL;
   g_autoptr (json_t) pending = state_read (machine->state, "pending", &err);
-  if (pending == NULL) {
-    bool nothing = err == NULL;
+  if (err != NULL) {
     error_propagate (errp, g_steal_pointer (&err));
-    return nothing;
+    return false;
   }
+  if (pending == NULL)
+    return true;
   g_autoptr (json_t) rest = NULL;
   return undo_run (machine, pending, true, &rest, errp)
          && state_remove (machine->state, "pending", errp) && machine_refresh (machine, errp);
@@ -335,7 +335,7 @@ job_recover (QmpMachine *machine, json_t **running, TmkError **errp)
     if (!ok)
       return false;
   }
-  return do_pending (machine, errp) && (record == NULL || machine_refresh (machine, errp));
+  return record == NULL || machine_refresh (machine, errp);
 }
 
 static void

@@ -408,6 +408,11 @@ target_open (QmpMachine *machine, const PushDisk *disk, const TmkBeginOptions *o
   /* QEMU's own words do not say which disk; ours do already. */
   if (strstr (tmk_error_message (err), "disk '") == NULL)
     error_prefix (&err, "disk '%s': target '%s'", disk->name, disk->target);
+  if (tmk_error_hint (err) == NULL)
+    error_hint (&err,
+                "QEMU must be able to write there, as its own user, and to make images of"
+                " format '%s'",
+                disk->format);
   error_propagate (errp, g_steal_pointer (&err));
   return false;
 }
