@@ -374,7 +374,7 @@ push_plan_actions (const PushPlan *plan, const TmkBeginOptions *options, bool ha
     const PushDisk *disk = g_ptr_array_index (plan->disks, i);
     if (disk->mode != BACKUP_MODE_INCREMENTAL)
       continue;
-    json_array_append_new (actions, qmp_action_bitmap_add (disk->node, disk->bitmap, false, true));
+    json_array_append_new (actions, qmp_action_bitmap_add (disk->node, disk->bitmap, false, false));
     json_array_append_new (actions,
                            qmp_action_bitmap_merge (disk->node, disk->bitmap,
                                                     (const char *const *) disk->merge_nodes->pdata,
