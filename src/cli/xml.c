@@ -182,6 +182,12 @@ cmd_xml (int argc, char **argv)
     { "json", 0, 0, G_OPTION_ARG_NONE, &json, "print the verdicts as JSON (validate)", NULL },
     { NULL },
   };
+  if (cli_is_describe (argc, argv)) {
+    cli_describe_options ("xml validate", "FILE…", entries, NULL);
+    cli_describe_options ("xml format", "FILE", entries, NULL);
+    cli_describe_options ("xml align", "FILE", entries, NULL);
+    return EXIT_DONE;
+  }
   g_autoptr (GOptionContext) context
       = g_option_context_new ("validate FILE... | format FILE | align FILE --domain-xml DOM.xml");
   g_option_context_set_summary (context, "Work on a <domainbackup> or <domaincheckpoint> document; "
