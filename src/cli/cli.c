@@ -8,6 +8,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #define MAX_DOCUMENT (64 * 1024 * 1024)
 
@@ -58,8 +59,8 @@ cli_parse (int argc, char **argv, const char *verb, const char *parameters, cons
   g_autofree char *program = g_strconcat ("tidemark ", verb, NULL);
   g_set_prgname (program);
   g_option_context_set_summary (context, summary);
-  g_autofree char *more
-      = g_strdup_printf ("'man tidemark-%s' has the rest, with examples.", argv[0]);
+  g_autofree char *more = g_strdup_printf ("'man tidemark-%.*s' has the rest, with examples.",
+                                           (int) strcspn (verb, " "), verb);
   g_option_context_set_description (context, more);
   g_option_context_add_main_entries (context, shared, NULL);
   if (own != NULL)

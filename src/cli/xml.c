@@ -192,7 +192,9 @@ cmd_xml (int argc, char **argv)
       = g_option_context_new ("validate FILE... | format FILE | align FILE --domain-xml DOM.xml");
   g_option_context_set_summary (context, "Work on a <domainbackup> or <domaincheckpoint> document; "
                                          "'-' is standard input.");
+  g_option_context_set_description (context, "'man tidemark-xml' has the rest, with examples.");
   g_option_context_add_main_entries (context, entries, NULL);
+  g_set_prgname ("tidemark xml");
   g_autoptr (GError) error = NULL;
   if (!g_option_context_parse (context, &argc, &argv, &error))
     return cli_usage ("xml", "%s", error->message);
