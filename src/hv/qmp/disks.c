@@ -227,9 +227,64 @@ own_name (const QmpDisk *disk)
   return g_strdup (disk->qdev != NULL ? disk->qdev : "unnamed");
 }
 
+/* What the disk is called in QEMU itself, whatever it stands for; borrowed or made into `*made`. */
+static const char *
+plain_name (const QmpDisk *disk, char **made)
+{
+  *made = device_id (disk->qom_path);
+  if (*made != NULL)
+    return *made;
+  if (disk->drive != NULL)
+    return disk->drive;
+  return disk->chain->len > 0 ? qmp_disk_active (disk)->node : disk->name;
+}
+
+static void
+rename_disk (QmpDisk *disk, const char *name)
+{
+  if (g_str_equal (disk->name, name))
+    return;
+  g_free (disk->name);
+  disk->name = g_strdup (name);
+}
+
+/* No two disks may be called the same: the wrong one would be copied. Two aliases can stand for
+ * one target (a scsi and a sata disk), and an id can be what a description calls another disk.
+ * `settled` (disks, may be NULL) keep their names; others are called as in QEMU itself, and if
+ * that does not help get a number. */
+static void
+separate_names (GPtrArray *disks, GHashTable *settled)
+{
+  g_autoptr (GHashTable) count = g_hash_table_new_full (g_str_hash, g_str_equal, g_free, NULL);
+  for (guint i = 0; i < disks->len; i++) {
+    const QmpDisk *disk = g_ptr_array_index (disks, i);
+    guint n = GPOINTER_TO_UINT (g_hash_table_lookup (count, disk->name));
+    g_hash_table_insert (count, g_strdup (disk->name), GUINT_TO_POINTER (n + 1));
+  }
+  g_autoptr (GHashTable) taken = g_hash_table_new_full (g_str_hash, g_str_equal, g_free, NULL);
+  for (guint pass = 0; pass < 2; pass++) {
+    for (guint i = 0; i < disks->len; i++) {
+      QmpDisk *disk = g_ptr_array_index (disks, i);
+      bool is_settled = settled != NULL && g_hash_table_contains (settled, disk);
+      if (is_settled != (pass == 0))
+        continue;
+      g_autofree char *made = NULL;
+      if (!is_settled && GPOINTER_TO_UINT (g_hash_table_lookup (count, disk->name)) > 1)
+        rename_disk (disk, plain_name (disk, &made));
+      g_autofree char *base = g_strdup (disk->name);
+      for (guint n = 2; g_hash_table_contains (taken, disk->name); n++) {
+        g_autofree char *numbered = g_strdup_printf ("%s-%u", base, n);
+        rename_disk (disk, numbered);
+      }
+      g_hash_table_add (taken, g_strdup (disk->name));
+    }
+  }
+}
+
 void
 qmp_disks_apply_names (GPtrArray *disks, const TmkDomainDef *domain)
 {
+  g_autoptr (GHashTable) settled = g_hash_table_new (NULL, NULL);
   g_autoptr (GHashTable) by_id = g_hash_table_new (g_str_hash, g_str_equal);
   g_autoptr (GHashTable) by_path = g_hash_table_new (g_str_hash, g_str_equal);
   for (guint i = 0; i < domain->disks->len; i++) {
@@ -249,11 +304,12 @@ qmp_disks_apply_names (GPtrArray *disks, const TmkDomainDef *domain)
     DiskDef *def = id != NULL ? g_hash_table_lookup (by_id, id) : NULL;
     if (def == NULL && active != NULL && active->filename != NULL)
       def = g_hash_table_lookup (by_path, active->filename);
-    if (def != NULL) {
-      g_free (disk->name);
-      disk->name = g_strdup (def->target);
-    }
+    if (def == NULL)
+      continue;
+    rename_disk (disk, def->target);
+    g_hash_table_add (settled, disk);
   }
+  separate_names (disks, settled);
 }
 
 /* --- disks ---------------------------------------------------------------------------------- */
@@ -334,6 +390,7 @@ qmp_disks_new (json_t *block, json_t *blockstats, json_t *node_list, TmkError **
       continue; /* a drive that no device uses */
     g_ptr_array_add (disks, read_disk (entry, stats_of (blockstats, entry), nodes));
   }
+  separate_names (disks, NULL);
   return disks;
 }
 

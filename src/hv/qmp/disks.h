@@ -42,11 +42,11 @@ typedef struct {
   GPtrArray *chain; /* of DiskImage*, active image first; empty for an empty drive */
 } QmpDisk;
 
-/* All disks in QEMU's order, with names of their own. Free with g_ptr_array_unref(). */
+/* All disks in QEMU's order, each with a name of its own. Free with g_ptr_array_unref(). */
 GPtrArray *qmp_disks_new (json_t *block, json_t *blockstats, json_t *nodes, TmkError **errp);
 
 /* Gives the disks the targets that `domain` has for them, found by device id (alias) and then by
- * the active image's path. */
+ * the active image's path. Names stay unique. */
 void qmp_disks_apply_names (GPtrArray *disks, const TmkDomainDef *domain);
 
 QmpDisk *qmp_disks_find (GPtrArray *disks, const char *name);

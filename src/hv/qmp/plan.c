@@ -158,6 +158,23 @@ find_backing (PushDisk *push, GPtrArray *known)
   push->backing_format = g_strdup (entry->target_format);
 }
 
+/* The least that `disk` had since the checkpoint that `entry` is of: what was cut off in between
+ * and came back as zeroes no bitmap recorded. Later checkpoints tell, for `known` is in order. */
+static guint64
+least_size_since (const PushDisk *push, const TmkCheckpointDef *def, GPtrArray *known)
+{
+  guint64 least = push->size;
+  bool later = false;
+  for (guint i = 0; i < known->len; i++) {
+    const TmkCheckpointDef *other = g_ptr_array_index (known, i);
+    const CheckpointDisk *entry = later ? checkpoint_def_find_disk (other, push->name) : NULL;
+    if (entry != NULL && entry->capacity != 0)
+      least = MIN (least, entry->capacity);
+    later = later || other == def;
+  }
+  return least;
+}
+
 static bool
 plan_incremental (PushDisk *push, const QmpDisk *disk, const char *name, GPtrArray *known,
                   TmkError **errp)
@@ -176,11 +193,12 @@ plan_incremental (PushDisk *push, const QmpDisk *disk, const char *name, GPtrArr
     error_hint (errp, "%s", chain->what_to_do);
     return false;
   }
-  if (entry != NULL && entry->capacity > push->size) {
+  guint64 least = entry != NULL ? least_size_since (push, def, known) : push->size;
+  if (entry != NULL && entry->capacity > least) {
     error_set (errp, DOMAIN, TMK_ERR_MISMATCH, 0,
                "disk '%s' has shrunk from %" G_GUINT64_FORMAT " to %" G_GUINT64_FORMAT
                " bytes since checkpoint '%s', and no bitmap records what was cut off",
-               disk->name, entry->capacity, push->size, name);
+               disk->name, entry->capacity, least, name);
     error_hint (errp, "back this disk up in full: <disk name='%s' backupmode='full'/>", disk->name);
     return false;
   }
@@ -203,6 +221,13 @@ check_target (const PushDisk *push, const PushPlanInput *input, TmkError **errp)
     error_set (errp, DOMAIN, TMK_ERR_UNSUPPORTED, 0, "disk '%s': %s %s target cannot be compressed",
                push->name, push->encryption != NULL ? "an encrypted" : "a", push->format);
     error_hint (errp, "compress only qcow2 targets without encryption, or leave --compress out");
+    return false;
+  }
+  if (input->compress && input->reuse_external) {
+    error_set (errp, DOMAIN, TMK_ERR_UNSUPPORTED, 0,
+               "disk '%s': QEMU cannot write compressed data over what an image holds already",
+               push->name);
+    error_hint (errp, "compress only new targets, or leave --compress out");
     return false;
   }
   if (push->encryption != NULL && !qcow2 && !g_str_equal (push->format, "raw")) {
@@ -249,7 +274,7 @@ plan_disk (const PushPlanInput *input, const BackupDisk *entry, guint number, Tm
   push->target = g_strdup (entry->store->path);
   push->format = g_strdup (entry->store->format != NULL ? entry->store->format : "qcow2");
   push->encryption = entry->store->encryption;
-  push->job = g_strdup_printf ("tmk-%s-%s", input->run, disk->name);
+  push->job = g_strdup_printf ("tmk-%s-j%u", input->run, number);
   push->file_node = g_strdup_printf ("tmk-%s-f%u", input->run, number);
   push->format_node = g_strdup_printf ("tmk-%s-t%u", input->run, number);
   if (push->encryption != NULL)
@@ -264,6 +289,8 @@ plan_disk (const PushPlanInput *input, const BackupDisk *entry, guint number, Tm
     push->bitmap = g_strdup_printf ("tmk-%s-b%u", input->run, number);
     if (g_str_equal (push->format, "qcow2") && !input->reuse_external)
       find_backing (push, input->known);
+  } else if (g_str_equal (push->format, "raw") && push->target_type == STORAGE_FILE) {
+    push->estimate = push->size; /* QEMU allocates also what it writes as zeroes there */
   }
   if (!check_target (push, input, errp)) {
     push_disk_free (push);

@@ -3,8 +3,9 @@
  * hv/qmp/plan.h: from an aligned definition and the disks to exactly what a push job will do.
  *
  * Pure: no QEMU, no files. Everything a job makes in QEMU carries the prefix "tmk-" and the run's
- * id, so that whoever comes later can tell ours from others'. Node names are at most 31 bytes
- * (QEMU's limit), hence disks are numbered there.
+ * id, so that whoever comes later can tell ours from others'. Disks are numbered there: node names
+ * are at most 31 bytes, and a job's id takes letters, digits and "-._" only (QEMU's limits), while
+ * a disk may be called "#block123".
  */
 #pragma once
 

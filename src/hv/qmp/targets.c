@@ -205,6 +205,37 @@ target_room (const char *path, bool is_device)
 
 /* --- making and opening ---------------------------------------------------------------------- */
 
+/* The numbers behind `field` ("\nUid:") of /proc/PID/status: real, effective, saved, file system.
+ */
+static bool
+status_id (const char *status, const char *field, guint *id)
+{
+  const char *at = strstr (status, field);
+  guint real, effective, saved;
+  return at != NULL
+         && sscanf (at + strlen (field), "%u %u %u %u", &real, &effective, &saved, id) == 4;
+}
+
+/* Who opens files in QEMU. The socket tells who listened on it, which may have been root before
+ * QEMU dropped its privileges (-runas), so the process is asked first. */
+static bool
+qemu_user (QmpMachine *machine, uid_t *uid, gid_t *gid)
+{
+  pid_t pid;
+  if (!qmp_client_peer (machine->client, &pid, uid, gid))
+    return false;
+  g_autofree char *path = g_strdup_printf ("/proc/%ld/status", (long) pid);
+  size_t len;
+  g_autofree char *status = fsx_read_file (path, 65536, &len, NULL);
+  guint fs_uid, fs_gid;
+  if (status != NULL && status_id (status, "\nUid:", &fs_uid)
+      && status_id (status, "\nGid:", &fs_gid)) {
+    *uid = fs_uid;
+    *gid = fs_gid;
+  }
+  return true;
+}
+
 bool
 target_make_file (QmpMachine *machine, const PushDisk *disk, guint64 *dev, guint64 *ino,
                   TmkError **errp)
@@ -217,10 +248,9 @@ target_make_file (QmpMachine *machine, const PushDisk *disk, guint64 *dev, guint
   }
   *dev = made_dev;
   *ino = made_ino;
-  pid_t pid;
   uid_t uid;
   gid_t gid;
-  if (geteuid () == 0 && qmp_client_peer (machine->client, &pid, &uid, &gid) && uid != 0
+  if (geteuid () == 0 && qemu_user (machine, &uid, &gid) && uid != 0
       && chown (disk->target, uid, gid) != 0) {
     error_set_errno (errp, DOMAIN, errno, "disk '%s': cannot give '%s' to QEMU's user", disk->name,
                      disk->target);
@@ -395,7 +425,7 @@ open_steps (QmpMachine *machine, const PushDisk *disk, const TmkBeginOptions *op
   if (!raw_file && !options->reuse_external && !format_target (machine, disk, options, errp))
     return false;
   return qmp_blockdev_add (machine->client, open_options (disk), errp)
-         && check_node_size (machine, disk, errp);
+         && (!options->reuse_external || check_node_size (machine, disk, errp));
 }
 
 bool
@@ -410,8 +440,9 @@ target_open (QmpMachine *machine, const PushDisk *disk, const TmkBeginOptions *o
     error_prefix (&err, "disk '%s': target '%s'", disk->name, disk->target);
   if (tmk_error_hint (err) == NULL)
     error_hint (&err,
-                "QEMU must be able to write there, as its own user, and to make images of"
-                " format '%s'",
+                options->reuse_external
+                    ? "the image must be of format '%s', and QEMU be able to write it"
+                    : "QEMU must be able to write format '%s', and to open the target",
                 disk->format);
   error_propagate (errp, g_steal_pointer (&err));
   return false;
