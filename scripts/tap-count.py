@@ -3,6 +3,7 @@
 """Counts the tests of several runs.
 
 Usage: tap-count.py [LABEL=]FILE…
+       tap-count.py --why FILE    what the failed tests of a testlog.json had to say
 
 FILE is a testlog.json of Meson, or (named *.tap) TAP, with or without a plan. Every TAP subtest
 counts as one, and so does every test that speaks no TAP. A test that ended badly without saying
@@ -102,8 +103,31 @@ def count_meson(path: str) -> Count:
     return total
 
 
+def explain(path: str) -> None:
+    """Prints the diagnostics before each failed subtest, and the ends of other failed tests."""
+    with open(path, encoding="utf-8", errors="replace") as log:
+        rows = [json.loads(line) for line in log if line.strip()]
+    for row in rows:
+        if row["result"] in (*GOOD, "SKIP"):
+            continue
+        lines = row.get("stdout", "").splitlines()
+        bad = [index for index, line in enumerate(lines) if line.startswith("not ok")]
+        for index in bad or [len(lines) - 1]:
+            first = index
+            while first > 0 and index - first < 50 and (not bad or lines[first - 1][:1] == "#"):
+                first -= 1
+            print("\n".join([row["name"] + ":", *(f"  {one[:300]}"
+                                                  for one in lines[first:index + 1])]))
+        if not bad:
+            print("\n".join(f"  {one[:300]}"
+                            for one in row.get("stderr", "").splitlines()[-50:]))
+
+
 def main() -> int:
     """Counts the files of the command line."""
+    if sys.argv[1:2] == ["--why"]:
+        explain(sys.argv[2])
+        return 0
     total = Count()
     for word in sys.argv[1:]:
         label, _, path = word.rpartition("=")

@@ -10,8 +10,10 @@
 #include <stdio.h>
 #include <unistd.h>
 
+#define LOOK_FIRST_US 10000
 #define LOOK_EVERY_US 150000
 #define SAY_EVERY_US (5 * G_USEC_PER_SEC)
+#define PATIENCE_US (15 * G_USEC_PER_SEC)
 #define GUARD_PATIENCE_US (600 * G_USEC_PER_SEC)
 #define BAR 20
 
@@ -72,11 +74,13 @@ wait_for_job (const CliArgs *args, TmkDomain *domain, bool guard)
 {
   Progress progress = { .tty = isatty (STDERR_FILENO), .said_at = g_get_monotonic_time () };
   gint64 well_at = g_get_monotonic_time ();
-  for (bool first = true;; first = false) {
+  /* A short job is noticed soon, a long one is not looked at more than needed. */
+  for (gulong pause_us = LOOK_FIRST_US;; pause_us = MIN (pause_us * 5 / 4, LOOK_EVERY_US)) {
     g_autoptr (TmkError) err = NULL;
     g_autoptr (TmkJobStatus) status = tmk_domain_poll_job (domain, &err);
     gint64 now = g_get_monotonic_time ();
-    if (status == NULL && !(guard && may_pass (err) && now - well_at < GUARD_PATIENCE_US))
+    gint64 patience = guard ? GUARD_PATIENCE_US : PATIENCE_US;
+    if (status == NULL && !(may_pass (err) && now - well_at < patience))
       return cli_fail (args, err);
     if (status != NULL) {
       well_at = now;
@@ -97,7 +101,7 @@ wait_for_job (const CliArgs *args, TmkDomain *domain, bool guard)
       fprintf (stderr, "tidemark: no longer waiting; the job goes on\n");
       return EXIT_INTERRUPTED;
     }
-    g_usleep (first ? 20000 : LOOK_EVERY_US);
+    g_usleep (pause_us);
   }
 }
 

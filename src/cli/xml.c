@@ -183,7 +183,7 @@ cmd_xml (int argc, char **argv)
     { NULL },
   };
   g_autoptr (GOptionContext) context
-      = g_option_context_new ("validate FILE… | format FILE | align FILE --domain-xml DOM.xml");
+      = g_option_context_new ("validate FILE... | format FILE | align FILE --domain-xml DOM.xml");
   g_option_context_set_summary (context, "Work on a <domainbackup> or <domaincheckpoint> document; "
                                          "'-' is standard input.");
   g_option_context_add_main_entries (context, entries, NULL);

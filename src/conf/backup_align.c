@@ -131,8 +131,7 @@ tmk_backup_def_align (TmkBackupDef *def, const TmkDomainDef *dom, const char *su
     error_set (errp, "conf", TMK_ERR_UNSUPPORTED, 0, "the domain has no disks");
     return false;
   }
-  TmkBackupDef *copy = tmk_backup_def_copy (def);
-  g_autoptr (TmkBackupDef) aligned = copy;
+  g_autoptr (TmkBackupDef) copy = tmk_backup_def_copy (def);
   g_autoptr (GHashTable) listed = g_hash_table_new (g_str_hash, g_str_equal);
   g_autoptr (GHashTable) made = g_hash_table_new (g_str_hash, g_str_equal);
   if (!align_listed (copy, dom, suffix, listed, made, errp)

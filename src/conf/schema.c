@@ -25,6 +25,7 @@ silent (void *data, xmlErrorPtr error)
 {
 }
 
+/* Called with libxml2 quiet. */
 static void
 load (Schema *schema, const char *text, unsigned len)
 {
@@ -86,24 +87,50 @@ on_complaint (void *data, xmlErrorPtr error)
   complaint->vague = vague;
 }
 
+/* libxml2 takes time with the square of how often an element is repeated: a second or two for this
+ * many, half an hour for as many as the longest document can hold. */
+enum { ELEMENTS_MAX = 1 << 16 };
+
+static gboolean
+is_too_long (const xmlNode *root)
+{
+  unsigned n = 0;
+  for (const xmlNode *node = root; node != NULL && n <= ELEMENTS_MAX;) {
+    n += node->type == XML_ELEMENT_NODE;
+    if (node->type == XML_ELEMENT_NODE && node->children != NULL) {
+      node = node->children;
+      continue;
+    }
+    while (node != root && node->next == NULL)
+      node = node->parent;
+    node = node != root ? node->next : NULL;
+  }
+  return n > ELEMENTS_MAX;
+}
+
 bool
 schema_validate (xmlDoc *doc, int *line, TmkError **errp)
 {
   const xmlNode *root = xmlDocGetRootElement (doc);
   if (line != NULL)
     *line = (int) xmlGetLineNo (root);
-  Schema *schema;
-  if (xml_is (root, "domainbackup")) {
-    schema = backup_schema ();
-  } else if (xml_is (root, "domaincheckpoint")) {
-    schema = checkpoint_schema ();
-  } else {
+  gboolean backup = xml_is (root, "domainbackup");
+  if (!backup && !xml_is (root, "domaincheckpoint")) {
     error_set (errp, "conf", TMK_ERR_INVALID, 0,
                "the root element is '%s', neither 'domainbackup' nor 'domaincheckpoint'",
                root->name);
     return false;
   }
 
+  if (is_too_long (root)) {
+    error_set (errp, "conf", TMK_ERR_INVALID, 0, "the document has more than %d elements",
+               ELEMENTS_MAX);
+    return false;
+  }
+
+  XmlQuiet before;
+  xml_quiet_begin (&before);
+  Schema *schema = backup ? backup_schema () : checkpoint_schema ();
   Complaint complaint = { 0 };
   g_mutex_lock (&schema->lock);
   xmlRelaxNGValidCtxt *ctxt = xmlRelaxNGNewValidCtxt (schema->grammar);
@@ -111,6 +138,7 @@ schema_validate (xmlDoc *doc, int *line, TmkError **errp)
   int rc = xmlRelaxNGValidateDoc (ctxt, doc);
   xmlRelaxNGFreeValidCtxt (ctxt);
   g_mutex_unlock (&schema->lock);
+  xml_quiet_end (&before);
 
   if (rc != 0) {
     const xmlNode *where = NULL;
@@ -132,5 +160,6 @@ schema_check (xmlDoc *doc, const char *origin, TmkError **errp)
   if (schema_validate (doc, &line, errp))
     return true;
   error_prefix (errp, "%s:%d", xml_origin (origin), line);
+  xml_hint (errp);
   return false;
 }

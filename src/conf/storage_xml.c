@@ -18,17 +18,15 @@ storage_format_is_known (const char *format)
   return xml_enum (formats, G_N_ELEMENTS (formats), format) >= 0;
 }
 
+/* `models`: those that labels before this one were for. */
 static bool
-parse_seclabel (StorageDef *def, const char *origin, const xmlNode *node, TmkError **errp)
+parse_seclabel (StorageDef *def, const char *origin, const xmlNode *node, GHashTable *models,
+                TmkError **errp)
 {
   SeclabelDef *label = storage_def_add_seclabel (def);
-  g_autofree char *model = xml_attr (node, "model");
-  for (guint i = 0; model != NULL && i < def->seclabels->len; i++) {
-    const SeclabelDef *other = g_ptr_array_index (def->seclabels, i);
-    if (g_strcmp0 (other->model, model) == 0)
-      return xml_fault (origin, node, errp, "model '%s' has two <seclabel>", model);
-  }
-  label->model = g_steal_pointer (&model);
+  label->model = xml_attr (node, "model");
+  if (label->model != NULL && !g_hash_table_add (models, label->model))
+    return xml_fault (origin, node, errp, "model '%s' has two <seclabel>", label->model);
   if (!xml_attr_yes_no (origin, node, "relabel", &label->relabel, errp)
       || !xml_attr_yes_no (origin, node, "labelskip", &label->labelskip, errp))
     return false;
@@ -107,8 +105,10 @@ bool
 storage_def_parse (StorageDef *def, const char *origin, const xmlNode *node, TmkError **errp)
 {
   def->path = xml_attr_full (node, def->type == STORAGE_BLOCK ? "dev" : "file");
-  for (const xmlNode *child = xml_child (node, NULL); child != NULL; child = xml_next (child, NULL))
-    if (xml_is (child, "seclabel") && !parse_seclabel (def, origin, child, errp))
+  g_autoptr (GHashTable) models = g_hash_table_new (g_str_hash, g_str_equal);
+  const xmlNode *label = xml_child (node, "seclabel");
+  for (; label != NULL; label = xml_next (label, "seclabel"))
+    if (!parse_seclabel (def, origin, label, models, errp))
       return false;
   const xmlNode *encryption = xml_child (node, "encryption");
   return encryption == NULL || parse_encryption (def, origin, encryption, errp);

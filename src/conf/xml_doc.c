@@ -4,8 +4,28 @@
 
 #include <libxml/parser.h>
 #include <libxml/parserInternals.h>
-#include <libxml/xmlerror.h>
 #include <string.h>
+
+static void
+silent (void *data, xmlErrorPtr error)
+{
+}
+
+/* A parser's own handler does not hear of everything: an encoding that breaks in mid-document is
+ * told to the thread's. */
+void
+xml_quiet_begin (XmlQuiet *before)
+{
+  before->func = xmlStructuredError;
+  before->data = xmlStructuredErrorContext;
+  xmlSetStructuredErrorFunc (NULL, silent);
+}
+
+void
+xml_quiet_end (const XmlQuiet *before)
+{
+  xmlSetStructuredErrorFunc (before->data, before->func);
+}
 
 /* What the callbacks of one parser found. */
 typedef struct {
@@ -56,16 +76,42 @@ on_attribute (void *data, const xmlChar *element, const xmlChar *name, int type,
   stop (data, "documents that declare attributes are not accepted");
 }
 
+/* Is it text of one byte a unit? Then a NUL, where libxml2 would silently stop, is no part of it.
+ */
+static gboolean
+is_bytes (const char *xml, size_t len)
+{
+  return len < 2
+         || (xml[0] != '\0' && xml[1] != '\0' && memcmp (xml, "\xff\xfe", 2) != 0
+             && memcmp (xml, "\xfe\xff", 2) != 0);
+}
+
+static bool
+check_bytes (const char *xml, size_t len, int *line, TmkError **errp)
+{
+  if (len > XML_DOC_MAX) {
+    error_set (errp, "conf", TMK_ERR_INVALID, 0, "the document is longer than %u MiB",
+               XML_DOC_MAX >> 20);
+    return false;
+  }
+  const char *nul = len > 0 && is_bytes (xml, len) ? memchr (xml, '\0', len) : NULL;
+  if (nul == NULL)
+    return true;
+  for (const char *c = xml; line != NULL && c < nul; c++)
+    *line += *c == '\n';
+  if (line != NULL)
+    (*line)++;
+  error_set (errp, "conf", TMK_ERR_INVALID, 0, "a NUL byte stands in the document");
+  return false;
+}
+
 xmlDoc *
 xml_doc_read (const char *xml, size_t len, int *line, TmkError **errp)
 {
   if (line != NULL)
     *line = 0;
-  if (len > XML_DOC_MAX) {
-    error_set (errp, "conf", TMK_ERR_INVALID, 0, "the document is longer than %u MiB",
-               XML_DOC_MAX >> 20);
+  if (!check_bytes (xml, len, line, errp))
     return NULL;
-  }
   static gsize ready;
   if (g_once_init_enter (&ready)) {
     xmlInitParser ();
@@ -80,11 +126,14 @@ xml_doc_read (const char *xml, size_t len, int *line, TmkError **errp)
   ctxt->sax->serror = on_error;
   ctxt->sax->entityDecl = on_entity;
   ctxt->sax->attributeDecl = on_attribute;
+  XmlQuiet before;
+  xml_quiet_begin (&before);
   xmlDoc *doc
       = xmlCtxtReadMemory (ctxt, xml, (int) len, NULL, NULL,
                            XML_PARSE_NONET | XML_PARSE_NOBLANKS | XML_PARSE_BIG_LINES
                                | XML_PARSE_COMPACT | XML_PARSE_NOERROR | XML_PARSE_NOWARNING);
   xmlFreeParserCtxt (ctxt);
+  xml_quiet_end (&before);
 
   if (faults.reason == NULL && (doc == NULL || xmlDocGetRootElement (doc) == NULL))
     note_fault (&faults, 0, len == 0 ? "the document is empty" : "not well-formed");
@@ -112,6 +161,7 @@ xml_doc_parse (const char *xml, size_t len, const char *origin, const char *root
   g_autoptr (xmlDoc) doc = xml_doc_read (xml, len, &line, errp);
   if (doc == NULL) {
     error_prefix (errp, "%s:%d", xml_origin (origin), line);
+    xml_hint (errp);
     return NULL;
   }
   const xmlNode *node = xmlDocGetRootElement (doc);
@@ -131,7 +181,14 @@ xml_fault (const char *origin, const xmlNode *node, TmkError **errp, const char 
   va_end (ap);
   error_set (errp, "conf", TMK_ERR_INVALID, 0, "%s:%ld: %s", xml_origin (origin),
              xmlGetLineNo (node), message);
+  xml_hint (errp);
   return false;
+}
+
+void
+xml_hint (TmkError **errp)
+{
+  error_hint (errp, "mend that line; tidemark-domainbackup(7) says what may stand where");
 }
 
 gboolean

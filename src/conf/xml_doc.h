@@ -10,9 +10,18 @@
 #include "util/error.h"
 #include <glib.h>
 #include <libxml/tree.h>
+#include <libxml/xmlerror.h>
 
 /* Bytes of the longest document that is read; libvirt's own bound is 10 MiB. */
 #define XML_DOC_MAX (16u << 20)
+
+/* Between these two, libxml2 prints nothing in this thread, whatever part of it complains. */
+typedef struct {
+  xmlStructuredErrorFunc func;
+  void *data;
+} XmlQuiet;
+void xml_quiet_begin (XmlQuiet *before);
+void xml_quiet_end (const XmlQuiet *before);
 
 /* Parses `len` bytes. On failure the message is the reason alone and `*line` (NULL allowed) the
  * line of the fault, from 1, or 0. The document has a root element. Free with xmlFreeDoc(). */
@@ -29,6 +38,9 @@ bool xml_fault (const char *origin, const xmlNode *node, TmkError **errp, const 
 
 /* "origin", or a word for NULL. */
 const char *xml_origin (const char *origin);
+
+/* Sets the hint that goes with every document that is not as it should be. */
+void xml_hint (TmkError **errp);
 
 /* Is it an element called `name`, in no namespace? */
 gboolean xml_is (const xmlNode *node, const char *name);

@@ -121,7 +121,9 @@ is_shown (const xmlNode *node, gboolean text)
     return TRUE;
   case XML_COMMENT_NODE:
     return node->content != NULL;
-  case XML_TEXT_NODE:
+  case XML_TEXT_NODE: /* a reader drops most blank ones, so none is written: once more is the same
+                       */
+    return text && node->content != NULL && !xmlIsBlankNode (node);
   case XML_CDATA_SECTION_NODE:
     return text && node->content != NULL;
   default: /* processing instructions and unknown entities say nothing about a domain */
@@ -155,8 +157,12 @@ put_attributes (GString *out, const xmlNode *node)
     if (ns->prefix != NULL)
       g_string_append_printf (out, ":%s", ns->prefix);
     g_string_append (out, "='");
-    if (ns->href != NULL)
-      escape (out, (const char *) ns->href, TRUE);
+    if (ns->href != NULL) {
+      GString *href = g_string_new ((const char *) ns->href);
+      g_string_replace (href, "&#38;", "&", 0); /* how libxml2 keeps an ampersand here */
+      escape (out, href->str, TRUE);
+      g_string_free (href, TRUE);
+    }
     g_string_append_c (out, '\'');
   }
 }
@@ -166,6 +172,10 @@ put_attributes (GString *out, const xmlNode *node)
 static void
 put_node (XmlWriter *w, const xmlNode *node, gboolean inside)
 {
+  if (node->type == XML_CDATA_SECTION_NODE && xmlIsBlankNode (node)) {
+    g_string_append_printf (w->out, "<![CDATA[%s]]>", node->content);
+    return;
+  }
   if (node->type == XML_TEXT_NODE || node->type == XML_CDATA_SECTION_NODE) {
     escape (w->out, (const char *) node->content, FALSE);
     return;

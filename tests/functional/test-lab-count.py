@@ -47,6 +47,16 @@ def test_failures_of_every_kind(lab):
 
 
 @test
+def test_why_shows_the_diagnostics_of_failures(lab):
+    log = lab.file("testlog.json", "\n".join(json.dumps(row) for row in (
+        {"name": "a", "result": "FAIL", "stdout": "1..2\n# fine\nok 1\n# broken\nnot ok 2\n"},
+        {"name": "b", "result": "FAIL", "stdout": "said\n", "stderr": "warned\n"},
+        {"name": "c", "result": "ERROR"}, {"name": "d", "result": "OK", "stdout": "quiet"})))
+    said = lab.tool(sys.executable, COUNT, "--why", log).out
+    assert said.split() == "a: # broken not ok 2 b: said warned c:".split(), said
+
+
+@test
 def test_todo_is_no_failure(lab):
     said = count(lab, {"result": "OK", "stdout": "1..1\nnot ok 1 - a # TODO later\n"})
     assert said[-1] == "1 passed, 0 failed, 0 skipped", said

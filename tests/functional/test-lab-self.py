@@ -63,6 +63,8 @@ def test_model_equals_every_kind_of_disk_in_a_vm(lab):
 def test_model_equals_a_powered_off_disk(lab):
     for disk in (lab.disk("a", "4M"), lab.disk("b", "4M", fmt="raw")):
         lab.writer(disk).random_ops(lab.rng, 20)
+        lab.writer(disk).write(0, 65536)
+        lab.writer(disk).discard(32768, 65536)
         lab.compare(disk.path, disk.model, disk.fmt)
 
 
@@ -103,6 +105,7 @@ def test_random_ops_repeat_by_seed_and_cover_all_kinds(lab):
 @test
 def test_writer_reports_a_failed_write_and_leaves_the_model(lab):
     disk = lab.disk("vda", "4M")
+    refuses(AssertionError, lab.writer(disk).write, 4 << 20, 512)
     vm = lab.vm([disk])
     refuses(AssertionError, vm.writer(disk).write, 4 << 20, 512)
     full = lab.disk("vdb", "16M", path=os.path.join(lab.tmpfs("2m"), "vdb.qcow2"))

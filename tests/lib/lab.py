@@ -288,8 +288,13 @@ class Lab:
         """Writes to the image of a disk that no QEMU uses."""
         mode = ["--image-opts", f"driver={disk.fmt},file.driver=file,file.filename={disk.path},"
                 f"discard={disk.discard},file.discard={disk.discard}"]
-        return Writer(lambda command: self.tool("qemu-io", *mode, "-c", command).out, disk.model,
-                      self.path(f"{disk.name}.content"))
+
+        def do(command: str) -> str:
+            # Exit code 1 is also the answer of a read that found other bytes; Writer looks itself.
+            result = self.tool("qemu-io", *mode, "-c", command, rc=(0, 1))
+            return result.out + result.err
+
+        return Writer(do, disk.model, self.path(f"{disk.name}.content"))
 
     def raw(self, path: str, fmt: str = "qcow2", *, shared: bool = False) -> str:
         """Converts an image, with all below it, to a raw file; returns its path."""

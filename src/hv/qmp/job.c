@@ -70,6 +70,46 @@ job_end (QmpMachine *machine, json_t *record, TmkError **errp)
          && state_remove (machine->state, "job", errp);
 }
 
+/* Is the guest paused by an error on one of the job's disks? */
+static TmkError *
+guest_in_trouble (QmpMachine *machine, const json_t *record)
+{
+  g_autofree char *status = NULL;
+  bool running;
+  TmkError *err = NULL;
+  if (!qmp_query_status (machine->client, &running, &status, NULL)
+      || g_strcmp0 (status, "io-error") != 0)
+    return NULL;
+  size_t i;
+  json_t *entry;
+  json_array_foreach (json_object_get (record, "disks"), i, entry) {
+    const char *name = jsonx_string (entry, "name");
+    const QmpDisk *disk = qmp_disks_find (machine->disks, name);
+    if (disk == NULL || disk->io_status == NULL || g_str_equal (disk->io_status, "ok"))
+      continue;
+    bool full = g_str_equal (disk->io_status, "nospace");
+    error_set (&err, DOMAIN, full ? TMK_ERR_NO_SPACE : TMK_ERR_IO, 0,
+               "disk '%s': %s target '%s' stopped the guest, so the backup was cancelled", name,
+               full ? "no space left for" : "trouble with", jsonx_string (entry, "target"));
+    error_hint (&err, "see to the storage of the target, and begin again");
+    return err;
+  }
+  return NULL;
+}
+
+/* Lets the guest go on if an error on one of the job's disks has paused it: the job is gone, so its
+ * write will pass now. It may have met the full target just when the job was being cancelled. */
+static bool
+resume_guest (QmpMachine *machine, const json_t *record, TmkError **errp)
+{
+  if (machine->client == NULL)
+    return true;
+  if (!machine_refresh (machine, errp))
+    return false;
+  g_autoptr (TmkError) trouble = guest_in_trouble (machine, record);
+  return trouble == NULL || qmp_run (machine->client, "cont", NULL, errp);
+}
+
 static bool
 fail_job (QmpMachine *machine, json_t *record, const char *state, const TmkError *why,
           TmkError **errp)
@@ -81,7 +121,8 @@ fail_job (QmpMachine *machine, json_t *record, const char *state, const TmkError
     if (g_strcmp0 (jsonx_string (disk, "state"), "failed") != 0)
       json_object_set_new (disk, "state", json_string ("cancelled"));
   }
-  return job_end (machine, record, errp);
+  bool ended = job_end (machine, record, errp);
+  return resume_guest (machine, record, ended ? errp : NULL) && ended;
 }
 
 /* --- looking --------------------------------------------------------------------------------- */
@@ -214,42 +255,12 @@ target_running_full (const json_t *record)
   return NULL;
 }
 
-/* Is the guest paused by an error on one of the job's disks? */
-static TmkError *
-guest_in_trouble (QmpMachine *machine, const json_t *record)
-{
-  g_autofree char *status = NULL;
-  bool running;
-  TmkError *err = NULL;
-  if (!qmp_query_status (machine->client, &running, &status, NULL)
-      || g_strcmp0 (status, "io-error") != 0)
-    return NULL;
-  size_t i;
-  json_t *entry;
-  json_array_foreach (json_object_get (record, "disks"), i, entry) {
-    const char *name = jsonx_string (entry, "name");
-    const QmpDisk *disk = qmp_disks_find (machine->disks, name);
-    if (disk == NULL || disk->io_status == NULL || g_str_equal (disk->io_status, "ok"))
-      continue;
-    bool full = g_str_equal (disk->io_status, "nospace");
-    error_set (&err, DOMAIN, full ? TMK_ERR_NO_SPACE : TMK_ERR_IO, 0,
-               "disk '%s': %s target '%s' stopped the guest, so the backup was cancelled", name,
-               full ? "no space left for" : "trouble with", jsonx_string (entry, "target"));
-    error_hint (&err, "see to the storage of the target, and begin again");
-    return err;
-  }
-  return NULL;
-}
-
 static bool
 act_on_job (QmpMachine *machine, json_t *record, const JobCounts *counts, TmkError **errp)
 {
   g_autoptr (TmkError) trouble = guest_in_trouble (machine, record);
-  if (trouble != NULL) {
-    /* First the jobs: as long as one is there, the guest's next write would meet the same. */
-    bool ended = fail_job (machine, record, "failed", trouble, errp);
-    return qmp_run (machine->client, "cont", NULL, ended ? errp : NULL) && ended;
-  }
+  if (trouble != NULL)
+    return fail_job (machine, record, "failed", trouble, errp);
   g_autoptr (TmkError) failure = failure_of (record);
   if (failure == NULL && counts->missing > 0)
     error_set (&failure, DOMAIN, TMK_ERR_GONE, 0,
@@ -294,17 +305,17 @@ end_interrupted (QmpMachine *machine, json_t *record, TmkError **errp)
   return fail_job (machine, record, "cancelled", why, errp);
 }
 
-/* Bitmaps of failed jobs that could not be removed because QEMU was gone. */
-static bool
-do_pending (QmpMachine *machine, TmkError **errp)
+bool
+job_do_pending (QmpMachine *machine, TmkError **errp)
 {
   g_autoptr (TmkError) err = NULL;
   g_autoptr (json_t) pending = state_read (machine->state, "pending", &err);
-  if (pending == NULL) {
-    bool nothing = err == NULL;
+  if (err != NULL) {
     error_propagate (errp, g_steal_pointer (&err));
-    return nothing;
+    return false;
   }
+  if (pending == NULL)
+    return true;
   g_autoptr (json_t) rest = NULL;
   return undo_run (machine, pending, true, &rest, errp)
          && state_remove (machine->state, "pending", errp) && machine_refresh (machine, errp);
@@ -335,7 +346,7 @@ job_recover (QmpMachine *machine, json_t **running, TmkError **errp)
     if (!ok)
       return false;
   }
-  return do_pending (machine, errp) && (record == NULL || machine_refresh (machine, errp));
+  return record == NULL || machine_refresh (machine, errp);
 }
 
 static void
@@ -492,10 +503,8 @@ abort_entered (QmpMachine *machine, TmkError **errp)
     return end_interrupted (machine, record, errp);
   error_set (&err, DOMAIN, TMK_ERR_CANCELLED, 0, "the backup was aborted");
   JobCounts counts;
-  g_autoptr (TmkError) trouble = guest_in_trouble (machine, record);
   return look_at_jobs (machine, record, &counts, errp)
-         && fail_job (machine, record, "cancelled", err, errp)
-         && (trouble == NULL || qmp_run (machine->client, "cont", NULL, errp));
+         && fail_job (machine, record, "cancelled", err, errp);
 }
 
 bool

@@ -9,7 +9,11 @@
  * `record` changes. */
 bool job_end (QmpMachine *machine, json_t *record, TmkError **errp);
 
-/* Cleans up behind a begin that was cut off, an end that was, and bitmaps that could not be removed
- * while QEMU was gone. To be called, with the machine entered and QEMU alive, before anything new
- * is begun. Stores in `*running` (a new reference or NULL) the record of a job that runs. */
+/* Removes the bitmaps of failed jobs that could not be removed when QEMU was gone. Part of entering
+ * a machine that lives. */
+bool job_do_pending (QmpMachine *machine, TmkError **errp);
+
+/* Cleans up behind a begin that was cut off, or an end that was. To be called, with the machine
+ * entered and QEMU alive, before anything new is begun. Stores in `*running` (a new reference or
+ * NULL) the record of a job that runs. */
 bool job_recover (QmpMachine *machine, json_t **running, TmkError **errp);

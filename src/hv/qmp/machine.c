@@ -3,6 +3,7 @@
 #include "hv/qmp/machine.h"
 
 #include "hv/qmp/bitmaps.h"
+#include "hv/qmp/job.h"
 #include "qmp/commands.h"
 #include "util/fsx.h"
 
@@ -112,7 +113,7 @@ enter_live (QmpMachine *machine, TmkError **errp)
     g_free (machine->key);
     machine->key = g_steal_pointer (&key);
   }
-  return machine_refresh (machine, errp);
+  return machine_refresh (machine, errp) && job_do_pending (machine, errp);
 }
 
 /* The lock comes before the monitor, so that processes of ours never meet 'monitor busy'. The key

@@ -396,7 +396,7 @@ open_steps (QmpMachine *machine, const PushDisk *disk, const TmkBeginOptions *op
   if (!formatted && !format_target (machine, disk, options, errp))
     return false;
   return qmp_blockdev_add (machine->client, open_options (disk), errp)
-         && check_node_size (machine, disk, errp);
+         && (!options->reuse_external || check_node_size (machine, disk, errp));
 }
 
 bool
