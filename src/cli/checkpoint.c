@@ -31,6 +31,26 @@ definition (const CliArgs *args, const char *what, unsigned flags)
   return def;
 }
 
+/* A checkpoint that its disk's format cannot store does not outlive QEMU. */
+static void
+warn_if_volatile (TmkDomain *domain, const char *name)
+{
+  g_autoptr (TmkError) err = NULL;
+  g_autoptr (TmkDiskList) list = tmk_domain_disks (domain, &err);
+  for (size_t i = 0; list != NULL && i < list->n_disks; i++) {
+    const TmkDiskInfo *disk = list->disks[i];
+    for (size_t j = 0; j < disk->n_bitmaps; j++) {
+      if (!g_str_equal (disk->bitmaps[j]->name, name) || disk->bitmaps[j]->persistent)
+        continue;
+      g_autofree char *message = g_strdup_printf (
+          "disk '%s': its format cannot store bitmaps, so checkpoint '%s' lasts only until this"
+          " QEMU ends",
+          disk->name, name);
+      cli_warn (message, NULL);
+    }
+  }
+}
+
 static int
 create (int argc, char **argv)
 {
@@ -60,6 +80,7 @@ create (int argc, char **argv)
   char *name = NULL;
   if (!tmk_domain_checkpoint_create (domain, def, flags, &name, &err))
     return cli_fail (&args, err);
+  warn_if_volatile (domain, name);
   if (args.json)
     cli_print_json (json_pack ("{s:s}", "checkpoint", name));
   else

@@ -10,6 +10,7 @@
 
 #define DOMAIN "state"
 #define MAX_FILE (64 * 1024 * 1024)
+#define MAX_NAME_IN_PATH 200
 
 struct State {
   char *dir;
@@ -159,9 +160,16 @@ state_remove (State *state, const char *name, TmkError **errp)
   return fsx_remove (path, errp);
 }
 
+/* A file's name has at most 255 bytes, and what is published needs some for a suffix; the name of a
+ * checkpoint may be longer. It stands in the document too, so it can be cut here. */
 static char *
 checkpoint_path (State *state, const char *name)
 {
+  if (strlen (name) > MAX_NAME_IN_PATH) {
+    g_autofree char *hash = g_compute_checksum_for_string (G_CHECKSUM_SHA256, name, -1);
+    return g_strdup_printf ("%s/checkpoints/%.*s-%.16s.xml", state->dir, MAX_NAME_IN_PATH, name,
+                            hash);
+  }
   return g_strdup_printf ("%s/checkpoints/%s.xml", state->dir, name);
 }
 

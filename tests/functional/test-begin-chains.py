@@ -113,6 +113,7 @@ def test_inconsistent_after_a_crash(lab: Lab) -> None:
     document = backup_xml([disk_xml("vda", lab.path("a.qcow2"), mode="full"),
                            disk_xml("vdb", lab.path("b.qcow2"), since="c2")])
     # What the crash left of the disk is not known to the model: the image itself is the truth.
+    vm.writer(vda).flush()
     truth = lab.raw(vda.path, shared=True)
     push(vm, document, checkpoint=checkpoint_xml("c3"))
     lab.tool("qemu-img", "compare", "-f", "qcow2", "-F", "raw", lab.path("a.qcow2"), truth)

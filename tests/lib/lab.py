@@ -105,11 +105,18 @@ class Lab:
             shutil.rmtree(folder, ignore_errors=True)
 
     def check_end(self) -> None:
-        """At the end of a test that passed: no process may be left that the test did not start."""
+        """At the end of a test that passed: no process may be left that the test did not start.
+        Those that look after a job see within a moment that it has ended."""
         ours = {vm.pid for vm in self._vms if vm.alive()}
         ours |= {child.pid for child in self._children}
-        left = {pid: line for pid, line in run.children().items() if pid not in ours}
-        assert not left, f"processes left running: {left}"
+
+        def left() -> dict[int, str]:
+            return {pid: line for pid, line in run.children().items() if pid not in ours}
+
+        try:
+            wait_until(lambda: not left(), 3)
+        except AssertionError:
+            raise AssertionError(f"processes left running: {left()}") from None
 
     def keep_logs(self) -> str:
         """Saves the logs of a failed test; returns where, the seed and the ends of the logs."""

@@ -346,8 +346,16 @@ create (QmpMachine *machine, TmkCheckpointDef *def, TmkError **errp)
   g_free (def->parent);
   def->parent = g_strdup (checkpoints_current (all));
   /* A kill in between leaves bitmaps without a description, which is then made up from them. */
-  return create_bitmaps (machine, bitmaps, errp)
-         && state_write_checkpoint (machine->state, def, errp);
+  if (!create_bitmaps (machine, bitmaps, errp))
+    return false;
+  if (state_write_checkpoint (machine->state, def, errp))
+    return true;
+  for (guint i = 0; i < bitmaps->len; i++) {
+    const PlanBitmap *bitmap = g_ptr_array_index (bitmaps, i);
+    /* One that stays is listed, as rebuilt from the disks. */
+    (void) qmp_bitmap_remove (machine->client, bitmap->node, bitmap->bitmap, NULL);
+  }
+  return false;
 }
 
 static bool
@@ -400,27 +408,30 @@ machine_checkpoint_create (TmkDomain *domain, const TmkCheckpointDef *given, uns
 
 /* --- deleting -------------------------------------------------------------------------------- */
 
-/* An image below the active one is open read-only: it is opened for writing for a moment. */
-static bool
-remove_below (QmpMachine *machine, const QmpDisk *disk, guint index, const char *name,
-              TmkError **errp)
+/* HMP's qemu-io changes that one option and keeps all others, of nodes too that QEMU made itself;
+ * blockdev-reopen would have to be told every one anew, and they cannot be asked for. Whether it
+ * worked shows in what is done next. */
+static void
+reopen (QmpMachine *machine, const char *node, bool writable)
 {
-  const DiskImage *image = g_ptr_array_index (disk->chain, index);
-  const DiskImage *below
-      = index + 1 < disk->chain->len ? g_ptr_array_index (disk->chain, index + 1) : NULL;
-  json_t *options = json_pack ("{s:s, s:s, s:s, s:b}", "driver", image->driver, "node-name",
-                               image->node, "file", image->file_node, "read-only", 0);
-  json_object_set_new (options, "backing",
-                       below != NULL ? json_string (below->node) : json_null ());
-  g_autoptr (json_t) back = json_deep_copy (options);
-  json_object_set_new (back, "read-only", json_true ());
-  if (!qmp_run (machine->client, "blockdev-reopen", json_pack ("{s:[o]}", "options", options),
-                errp))
-    return false;
+  g_autofree char *line
+      = g_strdup_printf ("qemu-io %s \"reopen %s\"", node, writable ? "-w" : "-r");
+  (void) qmp_run (machine->client, "human-monitor-command",
+                  json_pack ("{s:s}", "command-line", line), NULL);
+}
+
+/* An image below the active one is open read-only: it is opened for writing for a moment. If it
+ * stays writable, nothing is lost: nobody writes to it. */
+static bool
+remove_below (QmpMachine *machine, const DiskImage *image, const char *name, TmkError **errp)
+{
+  if (image->file_read_only)
+    reopen (machine, image->file_node, true);
+  reopen (machine, image->node, true);
   bool ok = qmp_bitmap_remove (machine->client, image->node, name, errp);
-  /* If it stays writable, nothing is lost: nobody writes to it. */
-  (void) qmp_run (machine->client, "blockdev-reopen",
-                  json_pack ("{s:[o]}", "options", g_steal_pointer (&back)), NULL);
+  reopen (machine, image->node, false);
+  if (image->file_read_only)
+    reopen (machine, image->file_node, false);
   return ok;
 }
 
@@ -435,7 +446,7 @@ remove_bitmaps (QmpMachine *machine, const TmkCheckpointDef *def, TmkError **err
       if (disk_image_bitmap (image, name) == NULL)
         continue;
       bool ok = image->read_only && j > 0
-                    ? remove_below (machine, disk, j, name, errp)
+                    ? remove_below (machine, image, name, errp)
                     : qmp_bitmap_remove (machine->client, image->node, name, errp);
       if (!ok) {
         error_prefix (errp, "disk '%s': cannot remove bitmap '%s' from '%s'", disk->name, name,

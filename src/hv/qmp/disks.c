@@ -107,6 +107,7 @@ read_image (const json_t *stats, const json_t *node, GHashTable *nodes)
   image->size = jsonx_uint (info, "virtual-size");
   image->allocated = jsonx_uint (info, "actual-size");
   image->read_only = jsonx_bool (node, "ro");
+  image->file_read_only = file != NULL && jsonx_bool (file, "ro");
   image->can_persist = stores_bitmaps (node, info);
   image->bitmaps = read_bitmaps (node);
   return image;

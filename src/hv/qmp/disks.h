@@ -27,7 +27,7 @@ typedef struct {
   char *filename;    /* path for file and host_device, else QEMU's description */
   guint64 size;      /* virtual size in bytes; 0 where unknown (backing images may be) */
   guint64 allocated; /* bytes it takes on its storage; 0 where unknown */
-  bool read_only;
+  bool read_only, file_read_only;
   bool can_persist;   /* bitmaps can be stored in it (qcow2 v3) */
   GPtrArray *bitmaps; /* of NodeBitmap* */
 } DiskImage;

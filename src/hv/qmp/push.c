@@ -8,12 +8,14 @@
  */
 #include "hv/qmp/checkpoints.h"
 #include "hv/qmp/job.h"
+#include "hv/qmp/luks.h"
 #include "hv/qmp/targets.h"
 #include "hv/qmp/undo.h"
 #include "qmp/commands.h"
 #include "qmp/schema.h"
 
 #include <string.h>
+#include <unistd.h>
 
 #define DOMAIN "hv"
 
@@ -74,6 +76,12 @@ warn_about (const PushPlan *plan, const TmkBeginOptions *options)
             "disk '%s': which image holds checkpoint '%s' is not known, so '%s' names no backing"
             " file; add it with: qemu-img rebase -u -b PREVIOUS -F qcow2 '%s'",
             disk->name, disk->incremental, disk->target, disk->target);
+    if (disk->backing != NULL && access (disk->backing, F_OK) != 0)
+      warn (options,
+            "disk '%s': the image '%s' of checkpoint '%s', which '%s' names as its backing file, is"
+            " not there; name where it is now with: qemu-img rebase -u -b PREVIOUS -F %s '%s'",
+            disk->name, disk->backing, disk->incremental, disk->target, disk->backing_format,
+            disk->target);
   }
   for (guint i = 0; i < plan->bitmaps->len; i++) {
     const PlanBitmap *bitmap = g_ptr_array_index (plan->bitmaps, i);
@@ -103,7 +111,7 @@ complete_checkpoint (PushPlan *plan, GPtrArray *known)
     if (entry == NULL || !entry->covered || disk->target_type != STORAGE_FILE)
       continue;
     entry->target = g_strdup (disk->target);
-    entry->target_format = g_strdup (disk->format);
+    entry->target_format = g_strdup (luks_driver_of (disk)); /* what opens it as a backing file */
   }
 }
 

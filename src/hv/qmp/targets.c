@@ -2,6 +2,7 @@
 /* hv/qmp/targets.c: see hv/qmp/targets.h. */
 #include "hv/qmp/targets.h"
 
+#include "hv/qmp/luks.h"
 #include "hv/secrets.h"
 #include "qmp/commands.h"
 #include "util/fsx.h"
@@ -259,26 +260,6 @@ target_make_file (QmpMachine *machine, const PushDisk *disk, guint64 *dev, guint
   return true;
 }
 
-/* `<cipher>` and `<ivgen>` as QEMU's LUKS driver names them. */
-static void
-add_luks_options (json_t *luks, const EncryptionDef *encryption)
-{
-  if (encryption->cipher_name != NULL) {
-    g_autofree char *algorithm
-        = g_strdup_printf ("%s-%u", encryption->cipher_name, encryption->cipher_size);
-    json_object_set_new (luks, "cipher-alg", json_string (algorithm));
-    if (encryption->cipher_mode != NULL)
-      json_object_set_new (luks, "cipher-mode", json_string (encryption->cipher_mode));
-    if (encryption->cipher_hash != NULL)
-      json_object_set_new (luks, "hash-alg", json_string (encryption->cipher_hash));
-  }
-  if (encryption->ivgen_name != NULL) {
-    json_object_set_new (luks, "ivgen-alg", json_string (encryption->ivgen_name));
-    if (encryption->ivgen_hash != NULL)
-      json_object_set_new (luks, "ivgen-hash-alg", json_string (encryption->ivgen_hash));
-  }
-}
-
 /* An image in the same folder is named by itself, so that the folder can be moved as a whole. */
 static char *
 backing_name (const PushDisk *disk)
@@ -292,25 +273,14 @@ backing_name (const PushDisk *disk)
   return strchr (base, ':') != NULL ? g_strconcat ("./", base, NULL) : g_steal_pointer (&base);
 }
 
-/* The QEMU driver of the target's top node: raw with encryption is QEMU's "luks". */
-static const char *
-target_driver (const PushDisk *disk)
-{
-  return disk->encryption != NULL && g_str_equal (disk->format, "raw") ? "luks" : disk->format;
-}
-
 static json_t *
 create_options (const PushDisk *disk, const TmkBeginOptions *options)
 {
-  const char *driver = target_driver (disk);
+  const char *driver = luks_driver_of (disk);
   json_t *create = json_pack ("{s:s, s:s, s:I}", "driver", driver, "file", disk->file_node, "size",
                               (json_int_t) disk->size);
   if (g_str_equal (driver, "vpc"))
     json_object_set_new (create, "force-size", json_true ());
-  if (g_str_equal (driver, "luks")) {
-    json_object_set_new (create, "key-secret", json_string (disk->secret));
-    add_luks_options (create, disk->encryption);
-  }
   if (!g_str_equal (driver, "qcow2"))
     return create;
   if (disk->backing != NULL) {
@@ -320,18 +290,13 @@ create_options (const PushDisk *disk, const TmkBeginOptions *options)
   }
   if (options->compression_type != NULL)
     json_object_set_new (create, "compression-type", json_string (options->compression_type));
-  if (disk->encryption != NULL) {
-    json_t *luks = json_pack ("{s:s, s:s}", "format", "luks", "key-secret", disk->secret);
-    add_luks_options (luks, disk->encryption);
-    json_object_set_new (create, "encrypt", luks);
-  }
   return create;
 }
 
 static json_t *
 open_options (const PushDisk *disk)
 {
-  const char *driver = target_driver (disk);
+  const char *driver = luks_driver_of (disk);
   json_t *open_ = json_pack ("{s:s, s:s, s:s}", "driver", driver, "node-name", disk->format_node,
                              "file", disk->file_node);
   if (g_str_equal (driver, "qcow2")) {
@@ -349,9 +314,10 @@ open_options (const PushDisk *disk)
   return open_;
 }
 
+/* Gives QEMU the secret of an encrypted target, and formats that unless it is reused. */
 static bool
-add_secret (QmpMachine *machine, const PushDisk *disk, const TmkBeginOptions *options,
-            TmkError **errp)
+prepare_encrypted (QmpMachine *machine, const PushDisk *disk, const TmkBeginOptions *options,
+                   TmkError **errp)
 {
   GBytes *bytes = secret_find (options->secrets, disk->encryption, errp);
   if (bytes == NULL)
@@ -359,6 +325,10 @@ add_secret (QmpMachine *machine, const PushDisk *disk, const TmkBeginOptions *op
   gsize len;
   gconstpointer data = g_bytes_get_data (bytes, &len);
   bool ok = qmp_object_add_secret (machine->client, disk->secret, data, len, errp);
+  if (ok && !options->reuse_external) {
+    g_autofree char *name = disk->backing != NULL ? backing_name (disk) : NULL;
+    ok = luks_format (disk, name, bytes, errp);
+  }
   g_bytes_unref (bytes);
   return ok;
 }
@@ -368,7 +338,7 @@ format_target (QmpMachine *machine, const PushDisk *disk, const TmkBeginOptions 
                TmkError **errp)
 {
   g_autofree char *job = g_strconcat (disk->job, "-create", NULL);
-  bool raw = g_str_equal (target_driver (disk), "raw");
+  bool raw = g_str_equal (luks_driver_of (disk), "raw");
   if (!raw)
     return qmp_blockdev_create (machine->client, job, create_options (disk, options), errp);
   if (disk->target_type == STORAGE_BLOCK)
@@ -411,18 +381,19 @@ open_steps (QmpMachine *machine, const PushDisk *disk, const TmkBeginOptions *op
             TmkError **errp)
 {
   const char *file_driver = disk->target_type == STORAGE_BLOCK ? "host_device" : "file";
-  if (disk->secret != NULL && !add_secret (machine, disk, options, errp))
+  if (disk->secret != NULL && !prepare_encrypted (machine, disk, options, errp))
     return false;
   json_t *file = json_pack ("{s:s, s:s, s:s}", "driver", file_driver, "node-name", disk->file_node,
                             "filename", disk->target);
-  bool raw_file = g_str_equal (target_driver (disk), "raw") && disk->target_type == STORAGE_FILE;
+  bool raw_file = g_str_equal (luks_driver_of (disk), "raw") && disk->target_type == STORAGE_FILE;
   if (raw_file && !options->reuse_external && !format_target (machine, disk, options, errp)) {
     json_decref (file);
     return false;
   }
   if (!qmp_blockdev_add (machine->client, file, errp))
     return false;
-  if (!raw_file && !options->reuse_external && !format_target (machine, disk, options, errp))
+  bool formatted = raw_file || options->reuse_external || disk->secret != NULL;
+  if (!formatted && !format_target (machine, disk, options, errp))
     return false;
   return qmp_blockdev_add (machine->client, open_options (disk), errp)
          && (!options->reuse_external || check_node_size (machine, disk, errp));
