@@ -377,6 +377,41 @@ test_apply_names (void)
   g_assert_nonnull (qmp_disks_find (disks, "nvme0")); /* keeps the name it had */
 }
 
+/* Two disks of one name would mean that one is backed up twice, and the other never. */
+static void
+test_names_differ (void)
+{
+  g_auto (FakeQemu) qemu;
+  fake_init (&qemu);
+  const char *const ids[] = { "scsi0-0-0-1", "sata0-0-1", "usb-disk1", "ua-sdb", "sdb" };
+  for (size_t i = 0; i < G_N_ELEMENTS (ids); i++)
+    fake_disk (&qemu, ids[i], 1, "qcow2", MIB);
+  g_autoptr (GPtrArray) disks = fake_disks (&qemu);
+  const char *const names[] = { "scsi0-0-0-1", "sata0-0-1", "usb-disk1", "ua-sdb", "sdb" };
+  for (size_t i = 0; i < G_N_ELEMENTS (names); i++)
+    g_assert_cmpstr (((QmpDisk *) g_ptr_array_index (disks, i))->name, ==, names[i]);
+
+  /* Names from the domain's description come first. */
+  g_autoptr (TmkDomainDef) def = parse_domain (DISK ("sdb", "/images/x", ALIAS ("usb-disk1")) DISK (
+      "usb-disk1", "/images/y", ALIAS ("sata0-0-1")));
+  qmp_disks_apply_names (disks, def);
+  const char *const given[] = { "scsi0-0-0-1", "usb-disk1", "sdb", "ua-sdb", "sdb-2" };
+  for (size_t i = 0; i < G_N_ELEMENTS (given); i++)
+    g_assert_cmpstr (((QmpDisk *) g_ptr_array_index (disks, i))->name, ==, given[i]);
+
+  /* Two drives of one image cannot both be the disk that has it. */
+  g_auto (FakeQemu) shared;
+  fake_init (&shared);
+  fake_disk (&shared, "a", 1, "raw", MIB);
+  fake_disk (&shared, "b", 1, "raw", MIB);
+  json_object_set_new (fake_find_node (&shared, "b-file"), "file", json_string ("/images/a.raw"));
+  g_autoptr (GPtrArray) twins = fake_disks (&shared);
+  g_autoptr (TmkDomainDef) one = parse_domain (DISK ("vda", "/images/a.raw", ""));
+  qmp_disks_apply_names (twins, one);
+  g_assert_cmpstr (((QmpDisk *) g_ptr_array_index (twins, 0))->name, ==, "vda");
+  g_assert_cmpstr (((QmpDisk *) g_ptr_array_index (twins, 1))->name, ==, "vda-2");
+}
+
 int
 main (int argc, char **argv)
 {
@@ -396,5 +431,6 @@ main (int argc, char **argv)
   g_test_add_func ("/hv-disks/storage-types", test_storage_types);
   g_test_add_func ("/hv-disks/alias", test_alias);
   g_test_add_func ("/hv-disks/apply-names", test_apply_names);
+  g_test_add_func ("/hv-disks/names-differ", test_names_differ);
   return g_test_run ();
 }
