@@ -159,6 +159,13 @@ state_remove (State *state, const char *name, TmkError **errp)
   return fsx_remove (path, errp);
 }
 
+/* Other names may not even lie in the folder ("../x"). */
+static bool
+can_describe (const char *name)
+{
+  return checkpoint_name_is_valid (name) && strlen (name) <= STATE_MAX_CHECKPOINT_NAME;
+}
+
 static char *
 checkpoint_path (State *state, const char *name)
 {
@@ -194,6 +201,13 @@ state_checkpoints (State *state, TmkError **errp)
 bool
 state_write_checkpoint (State *state, const TmkCheckpointDef *def, TmkError **errp)
 {
+  if (!can_describe (def->name)) {
+    error_set (errp, DOMAIN, TMK_ERR_INVALID, 0, "'%.40s' cannot be a checkpoint's name",
+               def->name);
+    error_hint (errp, "use letters, digits, '_', '-' and '.' alone, and at most %d of them",
+                STATE_MAX_CHECKPOINT_NAME);
+    return false;
+  }
   g_autofree char *path = checkpoint_path (state, def->name);
   g_autofree char *text = tmk_checkpoint_def_format (def, TMK_XML_INTERNAL);
   return fsx_publish (path, text, strlen (text), 0600, errp);
@@ -202,6 +216,8 @@ state_write_checkpoint (State *state, const TmkCheckpointDef *def, TmkError **er
 bool
 state_remove_checkpoint (State *state, const char *name, TmkError **errp)
 {
+  if (!can_describe (name))
+    return true;
   g_autofree char *path = checkpoint_path (state, name);
   return fsx_remove (path, errp);
 }

@@ -20,6 +20,9 @@
 
 typedef struct State State;
 
+/* The longest name, in bytes, of a checkpoint that can be described: it becomes a file's. */
+#define STATE_MAX_CHECKPOINT_NAME 240
+
 /* The folder that NULL stands for in TmkDomainOptions.state_dir. Free with g_free(). */
 char *state_default_root (void);
 
@@ -45,7 +48,10 @@ bool state_remove (State *state, const char *name, TmkError **errp);
 /* All known checkpoints, unordered: TmkCheckpointDef*, freed with the array. Descriptions that
  * cannot be read are left out, for the bitmaps tell what matters. */
 GPtrArray *state_checkpoints (State *state, TmkError **errp);
+/* TMK_ERR_INVALID where its name is none that a checkpoint may have, or too long. */
 bool state_write_checkpoint (State *state, const TmkCheckpointDef *def, TmkError **errp);
+/* A description that is not there is no error, nor is a name that none can have: bitmaps that others
+ * made may be called anything. */
 bool state_remove_checkpoint (State *state, const char *name, TmkError **errp);
 
 G_DEFINE_AUTOPTR_CLEANUP_FUNC (State, state_free)

@@ -3,6 +3,7 @@
 #include "hv/qmp/plan.h"
 
 #include "hv/qmp/bitmaps.h"
+#include "hv/state.h"
 #include "qmp/commands.h"
 
 #include <string.h>
@@ -108,6 +109,13 @@ GPtrArray *
 plan_checkpoint_bitmaps (GPtrArray *disks, TmkCheckpointDef *def, GPtrArray *known, TmkError **errp)
 {
   g_autoptr (GPtrArray) bitmaps = g_ptr_array_new_with_free_func (plan_bitmap_free);
+  if (strlen (def->name) > STATE_MAX_CHECKPOINT_NAME) {
+    error_set (errp, DOMAIN, TMK_ERR_INVALID, 0,
+               "the name of checkpoint '%.40s…' is longer than %d bytes", def->name,
+               STATE_MAX_CHECKPOINT_NAME);
+    error_hint (errp, "choose a shorter name");
+    return NULL;
+  }
   if (plan_known_checkpoint (known, def->name) != NULL) {
     error_set (errp, DOMAIN, TMK_ERR_EXISTS, 0, "checkpoint '%s' exists already", def->name);
     error_hint (errp, "choose another name, or delete it: tidemark checkpoint delete %s",
