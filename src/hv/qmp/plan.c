@@ -236,8 +236,7 @@ check_target (const PushDisk *push, const PushPlanInput *input, TmkError **errp)
     error_hint (errp, "use <driver type='qcow2'/> or <driver type='raw'/>");
     return false;
   }
-  if (push->mode == BACKUP_MODE_INCREMENTAL && !qcow2 && !input->reuse_external
-      && g_strcmp0 (push->format, "qed") != 0) {
+  if (push->mode == BACKUP_MODE_INCREMENTAL && !qcow2 && !input->reuse_external) {
     error_set (errp, DOMAIN, TMK_ERR_UNSUPPORTED, 0,
                "disk '%s': an incremental backup into a new %s image would not tell what changed"
                " from what did not",
