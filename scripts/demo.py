@@ -112,7 +112,7 @@ class Demo:
             self.run("wait", "--qmp", ADDRESS)
         status = lab.tidemark_json("status", "--qmp", vm.address)
         at_end = self.guest.done()
-        self.show(f"guest held still for {status['pause_us'] / 1000:.1f} ms; longest time without a"
+        self.show(f"disks held still for {status['pause_us'] / 1000:.1f} ms; longest time without a"
                   f" write of the guest: {watch.longest * 1000:.0f} ms; it wrote"
                   f" {at_end - before} blocks meanwhile")
         self.points.append({
