@@ -193,7 +193,7 @@ class Demo:
         for ok, text in self.proofs:
             print(f"  {'yes' if ok else 'NO '}  {text}")
         print(f"\n  {'':6}{'disk':6}{'mode':10}{'disk size':>11}{'image size':>12}"
-              f"{'guest stood':>13}{'backup':>9}{'restore':>9}")
+              f"{'disks held':>13}{'backup':>9}{'restore':>9}")
         for point in self.points:
             for number, (disk, image) in enumerate(point["images"].items()):
                 since = point["since"].get(disk)
