@@ -268,9 +268,7 @@ test_checkpoint_names (void)
   g_autoptr (State) state = open_state ("names");
   put ("names", "outside.xml", "stays");
   g_autofree char *outside = in_state ("names", "outside.xml");
-  g_autofree char *long_name = g_strnfill (STATE_MAX_CHECKPOINT_NAME + 1, 'c');
-  g_autofree char *longer = g_strnfill (1023, 'c');
-  const char *const bad[] = { "../outside", "a/b", "", ".", "..", ".x", long_name, longer };
+  const char *const bad[] = { "../outside", "a/b", "", ".", "..", ".x" };
   for (size_t i = 0; i < G_N_ELEMENTS (bad); i++) {
     g_autoptr (TmkError) err = NULL;
     g_assert_true (state_remove_checkpoint (state, bad[i], &err));
@@ -282,14 +280,32 @@ test_checkpoint_names (void)
     assert_refused (err, TMK_ERR_INVALID, "cannot be a checkpoint's name");
   }
   g_assert_true (g_file_test (outside, G_FILE_TEST_EXISTS));
+}
 
-  long_name[STATE_MAX_CHECKPOINT_NAME] = '\0'; /* one shorter */
+/* A name may be longer than a file's, and two may differ at their ends alone. */
+static void
+test_long_names (void)
+{
   g_autoptr (TmkError) err = NULL;
-  g_autoptr (TmkCheckpointDef) def = checkpoint (long_name, NULL);
-  g_assert_true (state_write_checkpoint (state, def, &err));
-  assert_no_error (err);
+  g_autoptr (State) state = open_state ("long-names");
+  const size_t lengths[] = { 200, 201, 250, 255, 1023 };
+  for (size_t i = 0; i < G_N_ELEMENTS (lengths); i++)
+    for (const char *end = "ab"; *end != '\0'; end++) {
+      g_autofree char *name = g_strnfill (lengths[i], 'c');
+      name[lengths[i] - 1] = *end;
+      g_autoptr (TmkCheckpointDef) def = checkpoint (name, NULL);
+      g_assert_true (state_write_checkpoint (state, def, &err));
+    }
   g_autoptr (GPtrArray) all = state_checkpoints (state, &err);
-  g_assert_cmpuint (all->len, ==, 1);
+  g_assert_cmpuint (all->len, ==, 2 * G_N_ELEMENTS (lengths));
+  for (guint i = 0; i < all->len; i++) {
+    const TmkCheckpointDef *def = g_ptr_array_index (all, i);
+    g_assert_true (find (all, def->name) == def);
+    g_assert_true (state_remove_checkpoint (state, def->name, &err));
+  }
+  g_autoptr (GPtrArray) none = state_checkpoints (state, &err);
+  g_assert_cmpuint (none->len, ==, 0);
+  assert_no_error (err);
 }
 
 /* --- the lock -------------------------------------------------------------------------------- */
@@ -350,6 +366,7 @@ main (int argc, char **argv)
   g_test_add_func ("/hv-state/unreadable", test_unreadable);
   g_test_add_func ("/hv-state/checkpoints", test_checkpoints);
   g_test_add_func ("/hv-state/checkpoint-names", test_checkpoint_names);
+  g_test_add_func ("/hv-state/long-names", test_long_names);
   g_test_add_func ("/hv-state/lock", test_lock);
   int result = g_test_run ();
   remove_folder (root);
