@@ -379,6 +379,9 @@ test_refusals (void)
     { "<disks><disk name='vdc' type='file' incremental='c1'><driver type='raw'/>" TARGET
       "</disk></disks>",
       NULL, false, false, TMK_ERR_UNSUPPORTED, "incremental backup into a new raw image", "vdc" },
+    { "<disks><disk name='vdc' type='file' incremental='c1'><driver type='qed'/>" TARGET
+      "</disk></disks>",
+      NULL, false, false, TMK_ERR_UNSUPPORTED, "incremental backup into a new qed image", "vdc" },
     { "<disks><disk name='vdc' type='file'><driver type='raw'/>" TARGET "</disk></disks>", NULL,
       true, false, TMK_ERR_UNSUPPORTED, "a raw target cannot be compressed", "vdc" },
     { "<disks><disk name='vdc' type='file'>" LUKS "</disk></disks>", NULL, true, false,
