@@ -379,6 +379,9 @@ test_refusals (void)
     { "<disks><disk name='vdc' type='file' incremental='c1'><driver type='raw'/>" TARGET
       "</disk></disks>",
       NULL, false, false, TMK_ERR_UNSUPPORTED, "incremental backup into a new raw image", "vdc" },
+    { "<disks><disk name='vdc' type='file' incremental='c1'><driver type='qed'/>" TARGET
+      "</disk></disks>",
+      NULL, false, false, TMK_ERR_UNSUPPORTED, "incremental backup into a new qed image", "vdc" },
     { "<disks><disk name='vdc' type='file'><driver type='raw'/>" TARGET "</disk></disks>", NULL,
       true, false, TMK_ERR_UNSUPPORTED, "a raw target cannot be compressed", "vdc" },
     { "<disks><disk name='vdc' type='file'>" LUKS "</disk></disks>", NULL, true, false,
@@ -460,23 +463,26 @@ test_not_refused (void)
   }
 }
 
-/* A name must fit into qcow2, and a checkpoint's into the file that describes it. */
+/* A name must fit into qcow2. */
 static void
 test_long_names (void)
 {
-  for (int longer = 0; longer < 2; longer++) {
-    g_auto (Case) bitmap;
-    case_init (&bitmap);
-    fake_disk (&bitmap.qemu, "vda", 1, "qcow2", MIB);
-    g_autofree char *name = g_strnfill ((gsize) 1023 + (gsize) longer, 'b');
-    g_autofree char *xml
-        = g_strdup_printf ("<name>n</name><disks><disk name='vda' bitmap='%s'/></disks>", name);
-    case_plan (&bitmap, "", xml);
-    if (longer)
-      assert_plan_refused (&bitmap, TMK_ERR_INVALID, "cannot be a bitmap's name", "vda");
-    else
-      assert_no_error (bitmap.err);
-  }
+  for (int longer = 0; longer < 2; longer++)
+    for (int own = 0; own < 2; own++) {
+      g_auto (Case) c;
+      case_init (&c);
+      fake_disk (&c.qemu, "vda", 1, "qcow2", MIB);
+      g_autofree char *name = g_strnfill ((gsize) 1023 + (gsize) longer, 'b');
+      g_autofree char *xml
+          = own ? g_strdup_printf ("<name>n</name><disks><disk name='vda' bitmap='%s'/></disks>",
+                                   name)
+                : g_strdup_printf ("<name>%s</name>", name);
+      case_plan (&c, "", xml);
+      if (longer)
+        assert_plan_refused (&c, TMK_ERR_INVALID, "cannot be a bitmap's name", "vda");
+      else
+        assert_no_error (c.err);
+    }
 }
 
 /* --- many disks ------------------------------------------------------------------------------ */
