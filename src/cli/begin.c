@@ -87,11 +87,23 @@ read_checkpoint (const CliArgs *args, const char *file)
   return def;
 }
 
+/* In the guard, before it runs: it belongs to no terminal and keeps no folder busy. */
 static void
 detach (gpointer unused)
 {
   (void) unused;
   setsid ();
+  (void) !chdir ("/"); /* it works in any folder */
+}
+
+/* Adds "--option=/absolute/path" to `argv`; nothing for NULL and "-". */
+static void
+add_path (GPtrArray *argv, const char *option, const char *path)
+{
+  if (path == NULL || *path == '\0' || g_str_equal (path, "-"))
+    return;
+  g_autofree char *absolute = g_canonicalize_filename (path, NULL);
+  g_ptr_array_add (argv, g_strdup_printf ("%s=%s", option, absolute));
 }
 
 static void
@@ -99,23 +111,17 @@ start_guard (const CliArgs *args)
 {
   g_autoptr (GError) gerror = NULL;
   g_autofree char *self = g_file_read_link ("/proc/self/exe", NULL);
-  g_autofree char *cwd = g_get_current_dir ();
-  g_autoptr (GPtrArray) argv = g_ptr_array_new ();
-  g_autofree char *xml
-      = args->domain_xml != NULL ? g_canonicalize_filename (args->domain_xml, cwd) : NULL;
-  g_ptr_array_add (argv, self != NULL ? self : (char *) "tidemark");
-  g_ptr_array_add (argv, (char *) "wait");
-  g_ptr_array_add (argv, (char *) "--guard");
-  g_ptr_array_add (argv, (char *) "--qmp");
-  g_ptr_array_add (argv, args->qmp);
-  if (xml != NULL && !g_str_equal (args->domain_xml, "-")) {
-    g_ptr_array_add (argv, (char *) "--domain-xml");
-    g_ptr_array_add (argv, xml);
-  }
-  if (args->state_dir != NULL) {
-    g_ptr_array_add (argv, (char *) "--state-dir");
-    g_ptr_array_add (argv, args->state_dir);
-  }
+  g_autoptr (GPtrArray) argv = g_ptr_array_new_with_free_func (g_free);
+  g_ptr_array_add (argv, g_strdup (self != NULL ? self : "tidemark"));
+  g_ptr_array_add (argv, g_strdup ("wait"));
+  g_ptr_array_add (argv, g_strdup ("--guard"));
+  if (g_str_has_prefix (args->qmp, "tcp:"))
+    g_ptr_array_add (argv, g_strconcat ("--qmp=", args->qmp, NULL));
+  else
+    add_path (argv, "--qmp", args->qmp + (g_str_has_prefix (args->qmp, "unix:") ? 5 : 0));
+  add_path (argv, "--domain-xml", args->domain_xml);
+  add_path (argv, "--state-dir",
+            args->state_dir != NULL ? args->state_dir : g_getenv ("TIDEMARK_STATE_DIR"));
   g_ptr_array_add (argv, NULL);
   /* The guard is no step of begin: a test that kills begin at a step must not kill it too. */
   g_auto (GStrv) env = g_environ_unsetenv (g_get_environ (), "TIDEMARK_TEST_KILL_AT");
@@ -212,8 +218,8 @@ cmd_begin (int argc, char **argv)
       "file or folder with the passphrases of encrypted targets", "PATH" },
     { "compress", 0, 0, G_OPTION_ARG_NONE, &given.compress, "write compressed qcow2 targets",
       NULL },
-    { "compression", 0, 0, G_OPTION_ARG_STRING, &given.compression_type,
-      "how to compress them: zlib or zstd", "TYPE" },
+    { "compression", 0, 0, G_OPTION_ARG_STRING, &given.compression_type, "how to compress them",
+      "zlib|zstd" },
     { "bandwidth", 0, 0, G_OPTION_ARG_STRING, &given.bandwidth,
       "copy at most so many bytes a second and disk (50M)", "BYTES" },
     { "no-space-check", 0, 0, G_OPTION_ARG_NONE, &given.no_space_check,

@@ -268,6 +268,8 @@ static const Command verbs[] = {
 int
 cmd_checkpoint (int argc, char **argv)
 {
+  if (cli_is_describe (argc, argv))
+    return cli_describe_verbs ("checkpoint ", verbs, G_N_ELEMENTS (verbs));
   for (size_t i = 0; argc >= 2 && i < G_N_ELEMENTS (verbs); i++)
     if (g_str_equal (argv[1], verbs[i].name))
       return verbs[i].run (argc - 1, argv + 1);

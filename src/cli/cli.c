@@ -8,6 +8,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #define MAX_DOCUMENT (64 * 1024 * 1024)
 
@@ -49,12 +50,17 @@ cli_parse (int argc, char **argv, const char *verb, const char *parameters, cons
     { G_OPTION_REMAINING, 0, 0, G_OPTION_ARG_FILENAME_ARRAY, &args->rest, NULL, parameters },
     G_OPTION_ENTRY_NULL,
   };
+  if (cli_is_describe (argc, argv)) {
+    cli_describe_options (verb, parameters, shared, own);
+    *rc = EXIT_DONE;
+    return false;
+  }
   g_autoptr (GOptionContext) context = g_option_context_new (NULL);
   g_autofree char *program = g_strconcat ("tidemark ", verb, NULL);
   g_set_prgname (program);
   g_option_context_set_summary (context, summary);
-  g_autofree char *more
-      = g_strdup_printf ("'man tidemark-%s' has the rest, with examples.", argv[0]);
+  g_autofree char *more = g_strdup_printf ("'man tidemark-%.*s' has the rest, with examples.",
+                                           (int) strcspn (verb, " "), verb);
   g_option_context_set_description (context, more);
   g_option_context_add_main_entries (context, shared, NULL);
   if (own != NULL)
@@ -78,6 +84,62 @@ cli_parse (int argc, char **argv, const char *verb, const char *parameters, cons
     return false;
   }
   return true;
+}
+
+/* --- what the verbs say of themselves --------------------------------------------------------- */
+
+bool
+cli_is_describe (int argc, char **argv)
+{
+  return argc == 2 && g_str_equal (argv[1], CLI_DESCRIBE);
+}
+
+static void
+print_line (json_t *value)
+{
+  json_dumpf (value, stdout, JSON_COMPACT);
+  putchar ('\n');
+  json_decref (value);
+}
+
+static void
+append_options (json_t *options, const GOptionEntry *entries)
+{
+  for (; entries != NULL && entries->long_name != NULL; entries++) {
+    bool is_option = *entries->long_name != '\0'; /* else what is left of the command line */
+    if (!is_option || (entries->flags & G_OPTION_FLAG_HIDDEN) != 0)
+      continue;
+    char short_name[] = { entries->short_name, '\0' };
+    json_t *option = json_pack ("{s:s, s:s}", "long", entries->long_name, "short", short_name);
+    json_object_set_new (option, "argument", jsonx_string_or_null (entries->arg_description));
+    json_object_set_new (option, "description", jsonx_string_or_null (entries->description));
+    json_array_append_new (options, option);
+  }
+}
+
+void
+cli_describe_options (const char *verb, const char *parameters, const GOptionEntry *shared,
+                      const GOptionEntry *own)
+{
+  json_t *options = json_array ();
+  append_options (options, own);
+  append_options (options, shared);
+  json_t *line = json_pack ("{s:s, s:o}", "verb", verb, "options", options);
+  json_object_set_new (line, "parameters", jsonx_string_or_null (parameters));
+  print_line (line);
+}
+
+int
+cli_describe_verbs (const char *prefix, const Command *verbs, size_t n)
+{
+  int rc = EXIT_DONE;
+  for (size_t i = 0; i < n && rc == EXIT_DONE; i++) {
+    g_autofree char *name = g_strconcat (prefix, verbs[i].name, NULL);
+    char *argv[] = { (char *) verbs[i].name, (char *) CLI_DESCRIBE, NULL };
+    print_line (json_pack ("{s:s, s:s}", "verb", name, "summary", verbs[i].summary));
+    rc = verbs[i].run (2, argv);
+  }
+  return rc;
 }
 
 /* --- domains and documents ------------------------------------------------------------------- */

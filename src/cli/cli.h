@@ -57,6 +57,16 @@ bool cli_parse (int argc, char **argv, const char *verb, const char *parameters,
                 const char *summary, const GOptionEntry *own, CliArgs *args, guint min, guint max,
                 int *rc);
 
+/* For shell completion. Asked by an option that no help shows, a verb describes itself instead of
+ * doing something: a line of JSON with its options, and for a verb with verbs of its own the same
+ * for each. scripts/gen-completions.py reads that. */
+#define CLI_DESCRIBE "--describe"
+bool cli_is_describe (int argc, char **argv);
+void cli_describe_options (const char *verb, const char *parameters, const GOptionEntry *shared,
+                           const GOptionEntry *own);
+/* A line with each verb's summary, and what it says of itself. `prefix` is "" or "checkpoint ". */
+int cli_describe_verbs (const char *prefix, const Command *verbs, size_t n);
+
 /* Opens the domain that `args` name; NULL after saying why. */
 TmkDomain *cli_open (const CliArgs *args);
 

@@ -48,6 +48,8 @@ main (int argc, char **argv)
     puts ("tidemark " TIDEMARK_VERSION);
     return EXIT_DONE;
   }
+  if (cli_is_describe (argc, argv))
+    return cli_describe_verbs ("", commands, G_N_ELEMENTS (commands));
   for (size_t i = 0; i < G_N_ELEMENTS (commands); i++) {
     if (!g_str_equal (verb, commands[i].name))
       continue;

@@ -182,11 +182,19 @@ cmd_xml (int argc, char **argv)
     { "json", 0, 0, G_OPTION_ARG_NONE, &json, "print the verdicts as JSON (validate)", NULL },
     { NULL },
   };
+  if (cli_is_describe (argc, argv)) {
+    cli_describe_options ("xml validate", "FILE…", entries, NULL);
+    cli_describe_options ("xml format", "FILE", entries, NULL);
+    cli_describe_options ("xml align", "FILE", entries, NULL);
+    return EXIT_DONE;
+  }
   g_autoptr (GOptionContext) context
       = g_option_context_new ("validate FILE... | format FILE | align FILE --domain-xml DOM.xml");
   g_option_context_set_summary (context, "Work on a <domainbackup> or <domaincheckpoint> document; "
                                          "'-' is standard input.");
+  g_option_context_set_description (context, "'man tidemark-xml' has the rest, with examples.");
   g_option_context_add_main_entries (context, entries, NULL);
+  g_set_prgname ("tidemark xml");
   g_autoptr (GError) error = NULL;
   if (!g_option_context_parse (context, &argc, &argv, &error))
     return cli_usage ("xml", "%s", error->message);

@@ -59,6 +59,22 @@ match_line (const char *line, const EncryptionDef *encryption)
   return same && line[len] == ' ' ? line + len + 1 : NULL;
 }
 
+/* GLib's decoder skips what is not base64; a passphrase with a slip would be another one, and the
+ * backup encrypted with it one that nobody can open. */
+static GBytes *
+decode (const char *text, TmkError **errp)
+{
+  static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+  size_t len = strlen (text), n = strspn (text, digits), padding = strspn (text + n, "=");
+  if (len % 4 != 0 || n + padding != len || padding > 2) {
+    error_set (errp, DOMAIN, TMK_ERR_INVALID, 0, "it is not valid base64");
+    return NULL;
+  }
+  gsize size;
+  guchar *data = g_base64_decode (text, &size);
+  return g_bytes_new_take (data, size);
+}
+
 static GBytes *
 from_file (const char *source, const EncryptionDef *encryption, TmkError **errp)
 {
@@ -73,9 +89,7 @@ from_file (const char *source, const EncryptionDef *encryption, TmkError **errp)
       continue;
     if (!g_str_has_prefix (value, "base64:"))
       return g_bytes_new (value, strlen (value));
-    gsize n;
-    guchar *data = g_base64_decode (value + strlen ("base64:"), &n);
-    return g_bytes_new_take (data, n);
+    return decode (value + strlen ("base64:"), errp);
   }
   error_set (errp, DOMAIN, TMK_ERR_NOT_FOUND, 0, "'%s' has no such secret", source);
   return NULL;

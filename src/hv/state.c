@@ -96,6 +96,20 @@ state_free (State *state)
   g_free (state);
 }
 
+/* What killed processes left half written; nobody writes now but who holds the lock. */
+static void
+remove_temporaries (const char *folder)
+{
+  g_autoptr (GDir) dir = g_dir_open (folder, 0, NULL);
+  for (const char *name = dir != NULL ? g_dir_read_name (dir) : NULL; name != NULL;
+       name = g_dir_read_name (dir)) {
+    if (strstr (name, FSX_TEMPORARY) == NULL)
+      continue;
+    g_autofree char *path = g_build_filename (folder, name, NULL);
+    (void) unlink (path); /* it is only a little room */
+  }
+}
+
 bool
 state_lock (State *state, unsigned timeout_ms, TmkError **errp)
 {
@@ -106,6 +120,9 @@ state_lock (State *state, unsigned timeout_ms, TmkError **errp)
     error_hint (errp, "another tidemark is at work on this domain: wait for it to end");
     return false;
   }
+  g_autofree char *checkpoints = g_build_filename (state->dir, "checkpoints", NULL);
+  remove_temporaries (state->dir);
+  remove_temporaries (checkpoints);
   return true;
 }
 
@@ -202,6 +219,12 @@ state_checkpoints (State *state, TmkError **errp)
 bool
 state_write_checkpoint (State *state, const TmkCheckpointDef *def, TmkError **errp)
 {
+  if (!checkpoint_name_is_valid (def->name)) { /* "../x" would not even lie in the folder */
+    error_set (errp, DOMAIN, TMK_ERR_INVALID, 0, "'%.40s' cannot be a checkpoint's name",
+               def->name);
+    error_hint (errp, "use letters, digits, '_', '-' and '.' alone");
+    return false;
+  }
   g_autofree char *path = checkpoint_path (state, def->name);
   g_autofree char *text = tmk_checkpoint_def_format (def, TMK_XML_INTERNAL);
   return fsx_publish (path, text, strlen (text), 0600, errp);
@@ -210,6 +233,8 @@ state_write_checkpoint (State *state, const TmkCheckpointDef *def, TmkError **er
 bool
 state_remove_checkpoint (State *state, const char *name, TmkError **errp)
 {
+  if (!checkpoint_name_is_valid (name))
+    return true; /* there cannot be one */
   g_autofree char *path = checkpoint_path (state, name);
   return fsx_remove (path, errp);
 }

@@ -5,6 +5,7 @@
  *   STATE/domains/KEY/lock             held by whoever changes something
  *   STATE/domains/KEY/job.json         the running (or interrupted) job
  *   STATE/domains/KEY/last.json        the last job that ended
+ *   STATE/domains/KEY/pending.json     bitmaps to remove when QEMU is there again
  *   STATE/domains/KEY/checkpoints/NAME.xml  descriptions of checkpoints, in the internal form
  *   STATE/addresses/HASH               the KEY of the domain last seen at an address
  *
@@ -37,7 +38,8 @@ void state_free (State *state);
 bool state_lock (State *state, unsigned timeout_ms, TmkError **errp);
 void state_unlock (State *state);
 
-/* A document of the domain: "job" or "last". NULL without an error where there is none. */
+/* A document of the domain: "job", "last" or "pending". NULL without an error where there is none.
+ */
 json_t *state_read (State *state, const char *name, TmkError **errp);
 bool state_write (State *state, const char *name, json_t *value, TmkError **errp);
 bool state_remove (State *state, const char *name, TmkError **errp);
@@ -45,7 +47,10 @@ bool state_remove (State *state, const char *name, TmkError **errp);
 /* All known checkpoints, unordered: TmkCheckpointDef*, freed with the array. Descriptions that
  * cannot be read are left out, for the bitmaps tell what matters. */
 GPtrArray *state_checkpoints (State *state, TmkError **errp);
+/* TMK_ERR_INVALID where its name is none that a checkpoint may have, or too long. */
 bool state_write_checkpoint (State *state, const TmkCheckpointDef *def, TmkError **errp);
+/* A description that is not there is no error, nor is a name that none can have: bitmaps that
+ * others made may be called anything. */
 bool state_remove_checkpoint (State *state, const char *name, TmkError **errp);
 
 G_DEFINE_AUTOPTR_CLEANUP_FUNC (State, state_free)

@@ -88,7 +88,7 @@ fsx_sync_parent (const char *path, TmkError **errp)
 bool
 fsx_publish (const char *path, const void *data, size_t len, mode_t mode, TmkError **errp)
 {
-  g_autofree char *tmp = g_strdup_printf ("%s.XXXXXX", path);
+  g_autofree char *tmp = g_strdup_printf ("%s" FSX_TEMPORARY "XXXXXX", path);
   testpoint ("publish");
   int fd = mkostemp (tmp, O_CLOEXEC);
   if (fd < 0) {

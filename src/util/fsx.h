@@ -14,6 +14,10 @@
  * input. Free with g_free(). */
 char *fsx_read_file (const char *path, size_t max, size_t *len, TmkError **errp);
 
+/* What stands between the name of a file that is being published and six characters more in the
+ * name of its temporary file, which only a kill leaves behind. */
+#define FSX_TEMPORARY ".tmp-"
+
 /* Replaces `path` by `len` bytes at `data`: written to a temporary file in the same folder, fsync,
  * rename, fsync of the folder. After a crash either the old or the new content is there. */
 bool fsx_publish (const char *path, const void *data, size_t len, mode_t mode, TmkError **errp);

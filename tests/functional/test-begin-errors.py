@@ -97,6 +97,8 @@ def test_disks_checkpoints_and_targets(lab: Lab) -> None:
     vm.qmp.command("block-dirty-bitmap-add", node="vdb-fmt", name="c5", persistent=True)
     refuse(backup_xml([disk_xml("vdb", target("x"))]), "c5", "exists already",
            checkpoint=checkpoint_xml("c5"), code="exists")
+    for fmt in ("raw", "qed", "vmdk"):
+        refuse(backup_xml([disk_xml("vdb", target("x"), since="c1", fmt=fmt)]), "vdb", fmt)
     # An older checkpoint of another disk still works after all that.
     document = backup_xml([disk_xml("vdb", target("good"), since="c1")])
     lab.tidemark("begin", "--qmp", vm.address, lab.file("good.xml", document))

@@ -2,10 +2,8 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """Proves: one push mixes full and incremental disks at one instant, and every chain it leaves is
 the disk as of that instant, whatever the guest writes before, during and after."""
-import random
-
-from backup import Series, checkpoint_xml
-from lab import Guest, Lab, main, test
+from backup import Series
+from lab import Guest, Lab, Skip, main, test
 
 
 @test(timeout=150)
@@ -42,15 +40,14 @@ def test_three_disks_each_since_its_own_checkpoint(lab: Lab) -> None:
         point.verify()
 
 
-@test(timeout=150)
-def test_running_guest_sees_one_instant_across_disks(lab: Lab) -> None:
+def one_instant(lab: Lab, rounds: int, **options) -> None:
     disks = [lab.disk(name) for name in ("vda", "vdb", "vdc")]
     guest = Guest(pause_us=0)
-    vm = lab.vm(disks, guest=guest)
-    guest.wait(200)
+    vm = lab.vm(disks, guest=guest, **options)
+    guest.wait(200, timeout=60)
     series = Series(vm)
     since: dict[str, str] = {}
-    for number in range(4):
+    for number in range(rounds):
         name = f"c{number}"
         series.run(name, since)
         since = {disk.name: name for disk in disks}
@@ -59,7 +56,37 @@ def test_running_guest_sees_one_instant_across_disks(lab: Lab) -> None:
     vm.quit()
     heads = [guest.check_cut([lab.raw(point.images[disk.name]) for disk in disks]).heads[0]
              for point in series.points]
-    assert heads == sorted(heads) and len(set(heads)) == 4, heads
+    assert heads == sorted(heads) and len(set(heads)) == rounds, heads
+
+
+@test(timeout=150)
+def test_running_guest_sees_one_instant_across_disks(lab: Lab) -> None:
+    one_instant(lab, 4)
+
+
+@test(timeout=150)
+def test_the_same_in_an_iothread_each(lab: Lab) -> None:
+    extra = ["-object", "iothread,id=io1", "-object", "iothread,id=io2"]
+    disks = [lab.disk("vda", device={"iothread": "io1"}), lab.disk("vdb", device={"iothread": "io2"}),
+             lab.disk("vdc")]
+    guest = Guest(pause_us=0)
+    vm = lab.vm(disks, guest=guest, extra=extra)
+    guest.wait(200)
+    series = Series(vm)
+    series.run("c1")
+    guest.wait(50)
+    series.run("c2", {disk.name: "c1" for disk in disks})
+    assert guest.errors() == 0
+    vm.quit()
+    for point in series.points:
+        guest.check_cut([lab.raw(point.images[disk.name]) for disk in disks])
+
+
+@test(timeout=150)
+def test_the_same_under_kvm(lab: Lab) -> None:
+    if not lab.kvm():
+        raise Skip("KVM does not work here")
+    one_instant(lab, 2, accel="kvm")
 
 
 main()

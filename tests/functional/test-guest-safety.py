@@ -3,6 +3,7 @@
 """Proves: a target that is full, slow or gone breaks the backup, never the guest; and a QEMU that
 ends during a backup leaves no half image and no checkpoint behind."""
 import os
+import socket
 
 from backup import Series, backup_xml, checkpoint_xml, disk_xml
 from lab import Guest, Lab, main, test, wait_until
@@ -84,6 +85,44 @@ def test_nobody_watching_guest_goes_on_with_the_next_call(lab: Lab) -> None:
     lab.tidemark("wait", "--qmp", vm.address, rc=1)
     vm.assert_clean()
     assert vm.guest.errors() == 0
+
+
+@test(timeout=120)
+def test_disks_that_have_other_names_now_are_still_looked_after(lab: Lab) -> None:
+    """Begun with a description that calls the disk sdx, watched without it."""
+    disks = filled(lab, ["vda"], "24M")
+    vm = lab.vm(disks, guest=Guest(slots=1024, spacing=16384, pause_us=0))
+    small = lab.tmpfs("2M")
+    described = lab.file("dom.xml", f"""<domain><devices><disk type='file' device='disk'>
+        <source file='{disks[0].path}'/><target dev='sdx'/></disk></devices></domain>""")
+    begin(lab, vm, {"sdx": f"{small}/sdx.qcow2"}, "--no-space-check", "--no-guard",
+          "--domain-xml", described)
+    try:
+        wait_until(lambda: vm.status() == "io-error", 10)
+    except AssertionError:
+        pass  # the job may fail before a guest write meets it
+    lab.tidemark("wait", "--qmp", vm.address, rc=1)
+    vm.assert_clean()
+    assert vm.guest.errors() == 0 and os.listdir(small) == []
+
+
+@test(timeout=120)
+def test_on_tcp_a_silent_qemu_is_not_taken_for_gone(lab: Lab) -> None:
+    """Who listens there cannot be told, so only the user can say that QEMU has ended."""
+    disks = filled(lab, ["vda"], "24M")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    address = f"tcp:127.0.0.1:{port}"
+    vm = lab.vm(disks, extra=["-qmp", f"{address},server=on,wait=off"])
+    target = lab.path("target.qcow2")
+    document = lab.file("tcp.xml", backup_xml([disk_xml("vda", target)]))
+    lab.tidemark("begin", "--qmp", address, "--bandwidth", "1M", "--no-guard", document)
+    vm.kill()
+    waited = lab.tidemark("wait", "--qmp", address, rc=1)
+    assert "tidemark abort" in waited.err and os.path.exists(target), waited.err
+    lab.tidemark("abort", "--qmp", address)
+    assert not os.path.exists(target)
 
 
 @test(timeout=120)

@@ -106,26 +106,4 @@ def test_end_killed_at_each_step(lab: Lab) -> None:
             break
         number += soak(2, 1)
 
-
-@test(timeout=120)
-def test_guest_goes_on_if_killed_while_it_is_held(lab: Lab) -> None:
-    vm = lab.vm([lab.disk("vda", "16M")], guest=Guest(slots=256))
-    series = Series(vm)
-    traced = series.begin("traced", {}, env={"TIDEMARK_TEST_TRACE": "1"})
-    lab.tidemark("wait", "--qmp", vm.address)
-    names = steps(traced.err)
-    held = [n for n, name in enumerate(names, 1) if name in ("qmp:stop:done", "qmp:transaction",
-                                                             "qmp:transaction:done", "qmp:cont")]
-    assert len(held) == 4, names
-    for number in held:
-        with vm.guest.watch() as watch:
-            series.begin("c2", {}, "--no-guard", rc=-signal.SIGKILL,
-                                  env={"TIDEMARK_TEST_KILL_AT": str(number)})
-            vm.guest.wait(20)
-        vm.assert_running()
-        assert watch.longest < 5, f"the guest stood still for {watch.longest} s"
-        lab.tidemark("abort", "--qmp", vm.address)
-        vm.assert_clean()
-
-
 main()

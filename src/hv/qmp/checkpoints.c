@@ -4,7 +4,6 @@
 
 #include "hv/qmp/bitmaps.h"
 #include "hv/qmp/job.h"
-#include "hv/qmp/pause.h"
 #include "hv/qmp/plan.h"
 #include "qmp/commands.h"
 
@@ -331,14 +330,7 @@ create_bitmaps (QmpMachine *machine, GPtrArray *bitmaps, TmkError **errp)
     json_array_append_new (
         actions, qmp_action_bitmap_add (bitmap->node, bitmap->bitmap, bitmap->persistent, false));
   }
-  Pause pause;
-  guint64 pause_us;
-  if (!pause_begin (machine, &pause, errp)) {
-    json_decref (actions);
-    return false;
-  }
-  bool ok = qmp_transaction (machine->client, actions, errp);
-  return pause_end (machine, &pause, &pause_us, ok ? errp : NULL) && ok;
+  return qmp_transaction (machine->client, actions, errp);
 }
 
 static bool

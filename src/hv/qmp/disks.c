@@ -9,7 +9,7 @@
  */
 #include "hv/qmp/disks.h"
 
-#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #define DOMAIN "hv"
@@ -139,40 +139,55 @@ letters (unsigned index)
   return g_strdup (buf + pos);
 }
 
+/* How libvirt makes aliases of numbers, and a target's index from the same: each number times its
+ * weight. Every number goes from 0 to its maximum. */
+static const struct {
+  const char *prefix, *target;
+  unsigned n, weight[4], max[4];
+} aliases[] = {
+  { "virtio-disk", "vd", 1, { 1 }, { 999 } },
+  { "usb-disk", "sd", 1, { 1 }, { 999 } },
+  /* libvirt fills a narrow controller with seven units on bus and target 0 */
+  { "scsi", "sd", 4, { 7, 0, 0, 1 }, { 999, 0, 0, 6 } },
+  { "scsi", "sd", 3, { 7, 0, 1 }, { 999, 0, 6 } }, /* lsilogic: has no targets */
+  { "sata", "sd", 3, { 6, 0, 1 }, { 999, 0, 5 } },
+  { "ide", "hd", 3, { 4, 2, 1 }, { 999, 1, 1 } },
+  { "fdc", "fd", 3, { 2, 0, 1 }, { 999, 0, 1 } },
+};
+
+/* Is `text` made of `n` numbers "A-B-…" and of nothing else? (sscanf takes signs and blanks.) */
+static bool
+parse_numbers (const char *text, unsigned n, unsigned *numbers)
+{
+  for (unsigned i = 0; i < n; i++) {
+    if (i > 0 && *text++ != '-')
+      return false;
+    size_t digits = strspn (text, "0123456789");
+    if (digits < 1 || digits > 3)
+      return false;
+    numbers[i] = (unsigned) strtoul (text, NULL, 10);
+    text += digits;
+  }
+  return *text == '\0';
+}
+
 char *
 qmp_disk_target_of_alias (const char *alias)
 {
-  unsigned a, b, c, d;
-  int end = 0;
-  const char *prefix = NULL;
-  unsigned index = 0;
-
-  if (sscanf (alias, "virtio-disk%3u%n", &a, &end) == 1) {
-    prefix = "vd";
-    index = a;
-  } else if (sscanf (alias, "usb-disk%3u%n", &a, &end) == 1) {
-    prefix = "sd";
-    index = a;
-  } else if (sscanf (alias, "scsi%3u-%3u-%3u-%3u%n", &a, &b, &c, &d, &end) == 4) {
-    /* libvirt fills a narrow controller with seven units on bus and target 0 */
-    if (b != 0 || c != 0 || d > 6)
-      return NULL;
-    prefix = "sd";
-    index = a * 7 + d;
-  } else if (sscanf (alias, "sata%3u-%3u-%3u%n", &a, &b, &c, &end) == 3) {
-    prefix = "sd";
-    index = a * 6 + c;
-  } else if (sscanf (alias, "ide%3u-%3u-%3u%n", &a, &b, &c, &end) == 3) {
-    prefix = "hd";
-    index = a * 4 + b * 2 + c;
-  } else if (sscanf (alias, "fdc%3u-%3u-%3u%n", &a, &b, &c, &end) == 3) {
-    prefix = "fd";
-    index = a * 2 + c;
+  for (size_t row = 0; row < G_N_ELEMENTS (aliases); row++) {
+    unsigned numbers[4], index = 0;
+    if (!g_str_has_prefix (alias, aliases[row].prefix)
+        || !parse_numbers (alias + strlen (aliases[row].prefix), aliases[row].n, numbers))
+      continue;
+    for (unsigned i = 0; i < aliases[row].n; i++) {
+      if (numbers[i] > aliases[row].max[i])
+        return NULL;
+      index += numbers[i] * aliases[row].weight[i];
+    }
+    g_autofree char *tail = letters (index);
+    return g_strconcat (aliases[row].target, tail, NULL);
   }
-  if (prefix == NULL || alias[end] != '\0')
-    return NULL;
-  g_autofree char *tail = letters (index);
-  return g_strconcat (prefix, tail, NULL);
+  return NULL;
 }
 
 /* The user's id of the device, or NULL: "sd" or "/machine/peripheral/vda/virtio-backend". */
@@ -402,6 +417,20 @@ qmp_disks_find (GPtrArray *disks, const char *name)
     QmpDisk *disk = g_ptr_array_index (disks, i);
     if (g_str_equal (disk->name, name))
       return disk;
+  }
+  return NULL;
+}
+
+QmpDisk *
+qmp_disks_find_node (GPtrArray *disks, const char *node)
+{
+  for (guint i = 0; i < disks->len; i++) {
+    QmpDisk *disk = g_ptr_array_index (disks, i);
+    for (guint j = 0; j < disk->chain->len; j++) {
+      const DiskImage *image = g_ptr_array_index (disk->chain, j);
+      if (g_strcmp0 (image->node, node) == 0)
+        return disk;
+    }
   }
   return NULL;
 }

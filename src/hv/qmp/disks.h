@@ -51,6 +51,9 @@ void qmp_disks_apply_names (GPtrArray *disks, const TmkDomainDef *domain);
 
 QmpDisk *qmp_disks_find (GPtrArray *disks, const char *name);
 
+/* The disk that has `node` in its chain, or NULL. */
+QmpDisk *qmp_disks_find_node (GPtrArray *disks, const char *node);
+
 /* Why the disk cannot be backed up, as a clause ("it is read-only"), or NULL. A static string. */
 const char *qmp_disk_why_not (const QmpDisk *disk);
 

@@ -70,6 +70,14 @@ job_end (QmpMachine *machine, json_t *record, TmkError **errp)
          && state_remove (machine->state, "job", errp);
 }
 
+/* The disk of a record's entry, or NULL. By its node: the name it goes by may be another today, if
+ * the domain was described then and is not now. */
+static const QmpDisk *
+job_disk (const QmpMachine *machine, const json_t *entry)
+{
+  return qmp_disks_find_node (machine->disks, jsonx_string (entry, "node"));
+}
+
 /* Is the guest paused by an error on one of the job's disks? */
 static TmkError *
 guest_in_trouble (QmpMachine *machine, const json_t *record)
@@ -84,7 +92,7 @@ guest_in_trouble (QmpMachine *machine, const json_t *record)
   json_t *entry;
   json_array_foreach (json_object_get (record, "disks"), i, entry) {
     const char *name = jsonx_string (entry, "name");
-    const QmpDisk *disk = qmp_disks_find (machine->disks, name);
+    const QmpDisk *disk = job_disk (machine, entry);
     if (disk == NULL || disk->io_status == NULL || g_str_equal (disk->io_status, "ok"))
       continue;
     bool full = g_str_equal (disk->io_status, "nospace");
@@ -217,7 +225,7 @@ resized_disk (QmpMachine *machine, const json_t *record)
   TmkError *err = NULL;
   json_array_foreach (json_object_get (record, "disks"), i, entry) {
     const char *name = jsonx_string (entry, "name");
-    const QmpDisk *disk = qmp_disks_find (machine->disks, name);
+    const QmpDisk *disk = job_disk (machine, entry);
     if (disk == NULL || qmp_disk_active (disk) == NULL
         || qmp_disk_active (disk)->size == jsonx_uint (entry, "size"))
       continue;
@@ -277,12 +285,21 @@ act_on_job (QmpMachine *machine, json_t *record, const JobCounts *counts, TmkErr
   return job_end (machine, record, errp);
 }
 
-/* QEMU does not answer at the job's address. */
+/* QEMU does not answer at the job's address. If it lives it may still write the targets, so they
+ * are given up only where it is known to be gone, or where the user says so (`insist`) and nothing
+ * is known (a monitor on TCP). */
 static bool
-act_on_gone (QmpMachine *machine, json_t *record, TmkError **errp)
+act_on_gone (QmpMachine *machine, json_t *record, bool insist, TmkError **errp)
 {
   g_autoptr (TmkError) gone = NULL;
-  if (machine_instance_lives (jsonx_string (record, "instance"))) {
+  const char *instance = jsonx_string (record, "instance");
+  if (instance == NULL && !insist) {
+    error_set (errp, DOMAIN, TMK_ERR_GONE, 0, "nothing answers at '%s', where the job ran",
+               machine->address);
+    error_hint (errp, "if that QEMU has ended, clean up with 'tidemark abort'");
+    return false;
+  }
+  if (machine_instance_lives (instance)) {
     error_set (errp, DOMAIN, TMK_ERR_GONE, 0, "the QEMU that runs the job does not answer at '%s'",
                machine->address);
     error_hint (errp, "it may be exiting: try again in a moment");
@@ -368,7 +385,7 @@ bring_up_to_date (QmpMachine *machine, json_t *record, bool act, TmkError **errp
 {
   JobCounts counts;
   if (machine->client == NULL)
-    return !act || act_on_gone (machine, record, errp);
+    return !act || act_on_gone (machine, record, false, errp);
   if (record_in_phase (record, "ending"))
     return !act || job_end (machine, record, errp);
   if (record_in_phase (record, "starting"))
@@ -496,7 +513,7 @@ abort_entered (QmpMachine *machine, TmkError **errp)
   if (record == NULL)
     return abort_strangers (machine, errp);
   if (machine->client == NULL)
-    return act_on_gone (machine, record, errp);
+    return act_on_gone (machine, record, true, errp);
   if (record_in_phase (record, "ending"))
     return job_end (machine, record, errp);
   if (record_in_phase (record, "starting"))

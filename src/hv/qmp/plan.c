@@ -236,8 +236,7 @@ check_target (const PushDisk *push, const PushPlanInput *input, TmkError **errp)
     error_hint (errp, "use <driver type='qcow2'/> or <driver type='raw'/>");
     return false;
   }
-  if (push->mode == BACKUP_MODE_INCREMENTAL && !qcow2 && !input->reuse_external
-      && g_strcmp0 (push->format, "qed") != 0) {
+  if (push->mode == BACKUP_MODE_INCREMENTAL && !qcow2 && !input->reuse_external) {
     error_set (errp, DOMAIN, TMK_ERR_UNSUPPORTED, 0,
                "disk '%s': an incremental backup into a new %s image would not tell what changed"
                " from what did not",
@@ -374,7 +373,7 @@ push_plan_actions (const PushPlan *plan, const TmkBeginOptions *options, bool ha
     const PushDisk *disk = g_ptr_array_index (plan->disks, i);
     if (disk->mode != BACKUP_MODE_INCREMENTAL)
       continue;
-    json_array_append_new (actions, qmp_action_bitmap_add (disk->node, disk->bitmap, false, true));
+    json_array_append_new (actions, qmp_action_bitmap_add (disk->node, disk->bitmap, false, false));
     json_array_append_new (actions,
                            qmp_action_bitmap_merge (disk->node, disk->bitmap,
                                                     (const char *const *) disk->merge_nodes->pdata,

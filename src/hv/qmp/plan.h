@@ -63,7 +63,17 @@ PushPlan *push_plan_new (const PushPlanInput *input, TmkError **errp);
 void push_plan_free (PushPlan *plan);
 
 /* The transaction's actions, an array: the new checkpoint, then for each incremental disk a
- * temporary bitmap joined from its chain, then the jobs. All take effect at one instant. */
+ * temporary bitmap joined from its chain, then the jobs.
+ *
+ * One instant comes of their order, without the guest being stopped. QEMU drains a disk when it
+ * comes to the disk's job and keeps it so until all actions are done, so the state of all disks is
+ * that of the moment when the last was drained. What the guest writes to a disk between the actions
+ * before its drain is in the backup and must be in its bitmap: that is why the temporary bitmap
+ * records from its first moment on, until the job takes it. The new checkpoint has recorded it
+ * too, which the next incremental copies once more for nothing.
+ *
+ * (Stopping the guest for the transaction is no alternative: QEMU 7.2 aborts when it goes on with
+ * jobs that were begun on disks of iothreads meanwhile.) */
 json_t *push_plan_actions (const PushPlan *plan, const TmkBeginOptions *options,
                            bool has_on_cbw_error);
 
