@@ -96,6 +96,12 @@ def test_backing_of_other_formats(lab: Lab) -> None:
         info = lab.info(lab.path(f"2-{fmt}.qcow2"))
         assert (info["backing-filename"], info["backing-filename-format"]) == (f"1.{fmt}", fmt)
         lab.compare(lab.path(f"2-{fmt}.qcow2"), vda.model)
+    # qed can have a backing file too; which one is left to the user.
+    result = backup(vm, lab.path("3.qed"), None, "c-vdi", fmt="qed")
+    assert "warning" in result.err and "rebase" in result.err, result
+    lab.tool("qemu-img", "rebase", "-u", "-f", "qed", "-b", "1.vdi", "-F", "vdi",
+             lab.path("3.qed"))
+    lab.compare(lab.path("3.qed"), vda.model, "qed")
 
 
 @test

@@ -70,8 +70,7 @@ warn_about (const PushPlan *plan, const TmkBeginOptions *options)
   }
   for (guint i = 0; i < plan->disks->len; i++) {
     const PushDisk *disk = g_ptr_array_index (plan->disks, i);
-    if (disk->mode == BACKUP_MODE_INCREMENTAL && disk->backing == NULL && !options->reuse_external
-        && g_str_equal (disk->format, "qcow2"))
+    if (disk->mode == BACKUP_MODE_INCREMENTAL && disk->backing == NULL && !options->reuse_external)
       warn (options,
             "disk '%s': which image holds checkpoint '%s' is not known, so '%s' names no backing"
             " file; add it with: qemu-img rebase -u -b PREVIOUS -F qcow2 '%s'",
