@@ -12,7 +12,7 @@
 /* --- a plan ---------------------------------------------------------------------------------- */
 
 /* Full into a file, incremental into a file, encrypted into a device; a checkpoint of two. */
-static PushPlan *
+static JobPlan *
 make_plan (bool with_checkpoint)
 {
   g_autoptr (TmkError) err = NULL;
@@ -38,14 +38,14 @@ make_plan (bool with_checkpoint)
   g_autoptr (TmkCheckpointDef) checkpoint
       = tmk_checkpoint_def_parse (text, strlen (text), "c.xml", 0, &err);
   assert_no_error (err);
-  PushPlanInput input = { .run = "0a1b2c3d",
+  JobPlanInput input = { .run = "0a1b2c3d",
                           .suffix = "later",
                           .disks = disks,
                           .domain = domain,
                           .def = def,
                           .checkpoint = with_checkpoint ? checkpoint : NULL,
                           .known = known };
-  PushPlan *plan = push_plan_new (&input, &err);
+  JobPlan *plan = job_plan_new (&input, &err);
   assert_no_error (err);
   return plan;
 }
@@ -54,7 +54,7 @@ static json_t *
 make_record (bool with_checkpoint, bool makes_files)
 {
   QmpMachine machine = { .address = (char *) "unix:/run/vm" };
-  g_autoptr (PushPlan) plan = make_plan (with_checkpoint);
+  g_autoptr (JobPlan) plan = make_plan (with_checkpoint);
   return record_new (&machine, plan, makes_files);
 }
 
@@ -474,7 +474,7 @@ test_end_done (void)
   g_autoptr (json_t) record = gone_machine (&machine, "done", &left);
   record_set_result (record, "done", NULL);
   /* As begin completes it: a description without a time is none. */
-  g_autoptr (PushPlan) plan = make_plan (true);
+  g_autoptr (JobPlan) plan = make_plan (true);
   plan->checkpoint->creation_time = 1525889631;
   g_autofree char *xml = tmk_checkpoint_def_format (plan->checkpoint, TMK_XML_INTERNAL);
   json_object_set_new (record, "checkpoint", json_string (xml));
