@@ -102,10 +102,12 @@ typedef struct {
   const char *incremental; /* the checkpoint it starts from, or NULL */
   const char *target;      /* the image written */
   const char *format;
-  const char *backing;  /* the image named as backing file of the target, or NULL */
-  const char *state;    /* "running", "complete", "failed", "cancelled" */
-  uint64_t done, total; /* bytes */
-  const char *error;    /* QEMU's words, or NULL */
+  const char *backing;       /* the image named as backing file of the target, or NULL */
+  const char *state;         /* "running", "complete", "failed", "cancelled" */
+  uint64_t done, total;      /* bytes: copied of a push, used and most of a pull's scratch */
+  const char *error;         /* QEMU's words, or NULL */
+  const char *export_name;   /* pull: by which clients find it */
+  const char *export_bitmap; /* pull, incremental: the map of what changed */
 } TmkJobDisk;
 
 typedef struct {
@@ -157,6 +159,11 @@ TmkJobStatus *tmk_domain_job_status (TmkDomain *domain, TmkError **errp);
  * cancels a job whose target runs full, and when a push job has ended settles it: tidies QEMU up,
  * and where a disk failed undoes everything. Call it some times a second while a job runs. */
 TmkJobStatus *tmk_domain_poll_job (TmkDomain *domain, TmkError **errp);
+
+/* Finishes a pull job: if all its disks are whole the checkpoint is kept, and in any case exports,
+ * filters and scratch images go. False (and everything as before begin) where a snapshot broke.
+ * Done once more, it gives the same answer. A push job ends by itself: TMK_ERR_UNSUPPORTED. */
+bool tmk_domain_end (TmkDomain *domain, TmkError **errp);
 
 /* Cancels the running job, or cleans up behind one that was cut off; everything is as before
  * begin. TMK_ERR_NOT_FOUND where there is no job. */

@@ -272,6 +272,8 @@ cli_job_json (const TmkJobStatus *status)
     json_object_set_new (entry, "done", json_integer ((json_int_t) disk->done));
     json_object_set_new (entry, "total", json_integer ((json_int_t) disk->total));
     json_object_set_new (entry, "error", jsonx_string_or_null (disk->error));
+    json_object_set_new (entry, "export", jsonx_string_or_null (disk->export_name));
+    json_object_set_new (entry, "exportbitmap", jsonx_string_or_null (disk->export_bitmap));
     json_array_append_new (disks, entry);
   }
   json_t *job = json_object ();

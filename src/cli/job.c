@@ -23,8 +23,14 @@ print_disk (const TmkJobDisk *disk)
   g_autofree char *mode = disk->incremental != NULL
                               ? g_strdup_printf ("incremental since '%s'", disk->incremental)
                               : g_strdup ("full");
-  printf ("  %-12s %s, %s, %s of %s → %s\n", disk->name, mode, disk->state, done, total,
-          disk->target);
+  if (disk->export_name != NULL)
+    printf ("  %-12s %s, %s, export '%s'%s%s%s, scratch '%s' %s\n", disk->name, mode, disk->state,
+            disk->export_name, disk->export_bitmap != NULL ? " with map '" : "",
+            disk->export_bitmap != NULL ? disk->export_bitmap : "",
+            disk->export_bitmap != NULL ? "'" : "", disk->target, done);
+  else
+    printf ("  %-12s %s, %s, %s of %s → %s\n", disk->name, mode, disk->state, done, total,
+            disk->target);
   if (disk->error != NULL)
     printf ("  %-12s %s\n", "", disk->error);
 }
@@ -121,18 +127,17 @@ cmd_end (int argc, char **argv)
 {
   g_auto (CliArgs) args = { 0 };
   int rc;
-  g_autoptr (TmkDomain) domain
-      = start (argc, argv, "Finishes a pull job. A push job ends by itself.", NULL, &args, &rc);
+  g_autoptr (TmkDomain) domain = start (
+      argc, argv,
+      "Finishes a pull job: exports and scratch images go, the checkpoint stays. A push job"
+      " ends\nby itself.",
+      NULL, &args, &rc);
   if (domain == NULL)
     return rc;
   g_autoptr (TmkError) err = NULL;
-  g_autoptr (TmkJobStatus) status = tmk_domain_job_status (domain, &err);
-  if (status == NULL)
+  if (!tmk_domain_end (domain, &err))
     return cli_fail (&args, err);
-  bool running = status->state == TMK_JOB_RUNNING || status->state == TMK_JOB_INTERRUPTED;
-  error_set (&err, "cli", running ? TMK_ERR_UNSUPPORTED : TMK_ERR_NOT_FOUND, 0,
-             running ? "the job is a push job, which ends by itself" : "there is no pull job");
-  error_hint (&err, running ? "wait for it with 'tidemark wait', or cancel it with 'tidemark abort'"
-                            : "see 'tidemark status'");
-  return cli_fail (&args, err);
+  if (args.json)
+    cli_print_json (json_pack ("{s:b}", "ended", 1));
+  return EXIT_DONE;
 }

@@ -134,6 +134,12 @@ tmk_domain_poll_job (TmkDomain *domain, TmkError **errp)
 }
 
 bool
+tmk_domain_end (TmkDomain *domain, TmkError **errp)
+{
+  return domain->driver->end (domain, errp);
+}
+
+bool
 tmk_domain_abort (TmkDomain *domain, TmkError **errp)
 {
   return domain->driver->abort (domain, errp);

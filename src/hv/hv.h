@@ -24,6 +24,7 @@ typedef struct {
   char *(*job_xml) (TmkDomain *domain, unsigned flags, TmkError **errp);
   /* With `act` the due work is done too: tmk_domain_poll_job(). */
   TmkJobStatus *(*job_status) (TmkDomain *domain, bool act, TmkError **errp);
+  bool (*end) (TmkDomain *domain, TmkError **errp);
   bool (*abort) (TmkDomain *domain, TmkError **errp);
   TmkCheckpointList *(*checkpoints) (TmkDomain *domain, TmkError **errp);
   bool (*checkpoint_create) (TmkDomain *domain, const TmkCheckpointDef *def, unsigned flags,

@@ -39,12 +39,12 @@ make_plan (bool with_checkpoint)
       = tmk_checkpoint_def_parse (text, strlen (text), "c.xml", 0, &err);
   assert_no_error (err);
   JobPlanInput input = { .run = "0a1b2c3d",
-                          .suffix = "later",
-                          .disks = disks,
-                          .domain = domain,
-                          .def = def,
-                          .checkpoint = with_checkpoint ? checkpoint : NULL,
-                          .known = known };
+                         .suffix = "later",
+                         .disks = disks,
+                         .domain = domain,
+                         .def = def,
+                         .checkpoint = with_checkpoint ? checkpoint : NULL,
+                         .known = known };
   JobPlan *plan = job_plan_new (&input, &err);
   assert_no_error (err);
   return plan;
@@ -276,8 +276,8 @@ make_file (const char *name, const char *text, json_t *log, int ino)
   GStatBuf st;
   g_assert_cmpint (g_stat (path, &st), ==, 0);
   if (log != NULL)
-    json_array_append_new (log,
-                           ino ? undo_file (path, st.st_dev, st.st_ino) : undo_file (path, 0, 0));
+    json_array_append_new (log, ino ? undo_file (path, st.st_dev, st.st_ino, false)
+                                    : undo_file (path, 0, 0, false));
   return path;
 }
 
@@ -319,19 +319,19 @@ test_undo_files (void)
   g_autofree char *elsewhere = make_file ("elsewhere", "data", NULL, 0);
   GStatBuf st;
   g_assert_cmpint (g_stat (elsewhere, &st), ==, 0);
-  json_array_append_new (log, undo_file (elsewhere, st.st_dev + 1, st.st_ino));
+  json_array_append_new (log, undo_file (elsewhere, st.st_dev + 1, st.st_ino, false));
 
   /* Never made; a folder; a link to an empty file. */
   g_autofree char *never = g_build_filename (folder, "never", NULL);
-  json_array_append_new (log, undo_file (never, 0, 0));
-  json_array_append_new (log, undo_file (never, 1, 2));
+  json_array_append_new (log, undo_file (never, 0, 0, false));
+  json_array_append_new (log, undo_file (never, 1, 2, false));
   g_autofree char *sub = g_build_filename (folder, "sub", NULL);
   g_assert_cmpint (g_mkdir (sub, 0700), ==, 0);
-  json_array_append_new (log, undo_file (sub, 0, 0));
+  json_array_append_new (log, undo_file (sub, 0, 0, false));
   g_autofree char *aim = make_file ("aim", "", NULL, 0);
   g_autofree char *link = g_build_filename (folder, "link", NULL);
   g_assert_cmpint (symlink (aim, link), ==, 0);
-  json_array_append_new (log, undo_file (link, 0, 0));
+  json_array_append_new (log, undo_file (link, 0, 0, false));
 
   for (int twice = 0; twice < 2; twice++) { /* whoever was killed here begins again */
     g_autoptr (json_t) rest = run (log, true);
@@ -389,7 +389,7 @@ test_undo_failure (void)
   g_autoptr (json_t) log = json_array ();
   g_autofree char *first = make_file ("first", "data", log, 1);
   g_autofree char *below = g_build_filename (first, "below", NULL); /* ENOTDIR, also for root */
-  json_array_append_new (log, undo_file (below, 1, 2));
+  json_array_append_new (log, undo_file (below, 1, 2, false));
   json_array_append_new (log, undo_checkpoint ("vda", "n0", "c1"));
   g_autofree char *last = make_file ("last", "data", log, 1);
   g_autoptr (TmkError) err = NULL;

@@ -44,6 +44,7 @@ qmp_disk_free (gpointer data)
   g_free (disk->qdev);
   g_free (disk->qom_path);
   g_free (disk->drive);
+  g_free (disk->root_node);
   g_free (disk->io_status);
   g_ptr_array_unref (disk->chain);
   g_free (disk);
@@ -352,6 +353,7 @@ read_disk (const json_t *block, const json_t *stats, GHashTable *nodes)
   disk->qdev = g_strdup (jsonx_string (block, "qdev"));
   disk->qom_path = qom_path_of (disk->qdev);
   disk->drive = drive != NULL && *drive != '\0' ? g_strdup (drive) : NULL;
+  disk->root_node = g_strdup (jsonx_string (inserted, "node-name"));
   disk->io_status = g_strdup (jsonx_string (block, "io-status"));
   disk->removable = jsonx_bool (block, "removable");
   disk->empty = inserted == NULL;

@@ -37,6 +37,7 @@ typedef struct {
   char *qdev;      /* as query-block says, or NULL */
   char *qom_path;  /* of the device, or NULL */
   char *drive;     /* id of the -drive, or NULL */
+  char *root_node; /* what the device is on: the active image, or a filter above it; or NULL */
   char *io_status; /* "ok", "nospace", "failed", or NULL */
   bool read_only, removable, empty, temporary, firmware, iothread;
   GPtrArray *chain; /* of DiskImage*, active image first; empty for an empty drive */

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * hv/qmp/job.c: watching and ending a push job.
+ * hv/qmp/job.c: watching and ending a job.
  *
  * QEMU is asked, not listened to: the monitor is not held while a job runs, so events are missed,
  * but everything they tell can be queried too. Three things are due while a job runs: when all of
@@ -11,6 +11,7 @@
  */
 #include "hv/qmp/job.h"
 
+#include "hv/qmp/pull.h"
 #include "hv/qmp/targets.h"
 #include "hv/qmp/undo.h"
 #include "qmp/commands.h"
@@ -22,6 +23,8 @@
 
 /* Less room than this (or than the job may still need, if that is less) and it is cancelled. */
 #define RESERVE (4 * 1024 * 1024)
+
+#define PROBE_EVERY_US (2 * G_USEC_PER_SEC)
 
 /* --- ending ---------------------------------------------------------------------------------- */
 
@@ -183,10 +186,33 @@ look_at_disk (json_t *disk, const json_t *jobs, JobCounts *counts)
   }
 }
 
+/* How full the scratch images of a pull are. */
+static bool
+look_at_scratch (QmpMachine *machine, json_t *record, TmkError **errp)
+{
+  g_autoptr (json_t) nodes = qmp_execute (machine->client, "query-named-block-nodes",
+                                          json_pack ("{s:b}", "flat", 1), errp);
+  size_t i, j;
+  json_t *disk, *node;
+  json_array_foreach (json_object_get (record, "disks"), i, disk) {
+    json_array_foreach (nodes, j, node) {
+      const char *name = jsonx_string (node, "node-name");
+      guint64 used = jsonx_uint (json_object_get (node, "image"), "actual-size");
+      if (g_strcmp0 (name, jsonx_string (disk, "image")) == 0)
+        json_object_set_new (disk, "done", json_integer ((json_int_t) used));
+    }
+  }
+  return nodes != NULL;
+}
+
 static bool
 look_at_jobs (QmpMachine *machine, json_t *record, JobCounts *counts, TmkError **errp)
 {
   *counts = (JobCounts){ 0 };
+  if (jsonx_bool (record, "pull")) {
+    counts->running = (unsigned) json_array_size (json_object_get (record, "disks"));
+    return look_at_scratch (machine, record, errp);
+  }
   g_autoptr (json_t) jobs = qmp_query_jobs (machine->client, errp);
   if (jobs == NULL)
     return false;
@@ -268,12 +294,32 @@ target_running_full (const json_t *record)
   return NULL;
 }
 
+/* Ends a pull whose snapshot broke at once: before QEMU 10 its export shows what the guest writes
+ * now, and nobody must take that for the disk as of the instant. */
+static bool
+act_on_pull (QmpMachine *machine, json_t *record, TmkError **errp)
+{
+  gint64 now = g_get_monotonic_time ();
+  if (now - machine->probed_at_us < PROBE_EVERY_US)
+    return true;
+  machine->probed_at_us = now;
+  g_autoptr (TmkError) broken = NULL;
+  if (pull_probe (machine, record, &broken))
+    return true;
+  if (tmk_error_code (broken) == TMK_ERR_IO)
+    return fail_job (machine, record, "failed", broken, errp);
+  error_propagate (errp, g_steal_pointer (&broken));
+  return false;
+}
+
 static bool
 act_on_job (QmpMachine *machine, json_t *record, const JobCounts *counts, TmkError **errp)
 {
   g_autoptr (TmkError) trouble = guest_in_trouble (machine, record);
   if (trouble != NULL)
     return fail_job (machine, record, "failed", trouble, errp);
+  if (jsonx_bool (record, "pull"))
+    return act_on_pull (machine, record, errp);
   g_autoptr (TmkError) failure = failure_of (record);
   if (failure == NULL && counts->missing > 0)
     error_set (&failure, DOMAIN, TMK_ERR_GONE, 0,
@@ -457,6 +503,71 @@ machine_job_xml (TmkDomain *domain, unsigned flags, TmkError **errp)
   return def != NULL ? tmk_backup_def_format (def, TMK_XML_PUBLIC) : NULL;
 }
 
+/* What the record of a job that has ended says: true where it ended well. */
+static bool
+ended_well (const json_t *record, TmkError **errp)
+{
+  TmkError *err = record_error (record);
+  error_propagate (errp, err);
+  return err == NULL;
+}
+
+static bool
+end_running_pull (QmpMachine *machine, json_t *record, TmkError **errp)
+{
+  g_autoptr (TmkError) broken = resized_disk (machine, record);
+  if (broken == NULL && !pull_probe (machine, record, &broken)
+      && tmk_error_code (broken) != TMK_ERR_IO) {
+    error_propagate (errp, g_steal_pointer (&broken));
+    return false;
+  }
+  if (broken != NULL)
+    return fail_job (machine, record, "failed", broken, errp) && ended_well (record, errp);
+  record_set_result (record, "done", NULL);
+  return job_end (machine, record, errp);
+}
+
+static bool
+end_entered (QmpMachine *machine, TmkError **errp)
+{
+  TmkError *err = NULL;
+  g_autoptr (json_t) record = read_job (machine, &err);
+  if (err != NULL) {
+    error_propagate (errp, err);
+    return false;
+  }
+  if (record == NULL) {
+    error_set (errp, DOMAIN, TMK_ERR_NOT_FOUND, 0, "there is no backup job");
+    error_hint (errp, "start one with 'tidemark begin'");
+    return false;
+  }
+  if (!jsonx_bool (record, "pull")) {
+    error_set (errp, DOMAIN, TMK_ERR_UNSUPPORTED, 0, "the job is a push job, which ends by itself");
+    error_hint (errp, "wait for it with 'tidemark wait', or cancel it with 'tidemark abort'");
+    return false;
+  }
+  if (record_in_phase (record, "ended"))
+    return ended_well (record, errp);
+  if (machine->client == NULL)
+    return act_on_gone (machine, record, true, errp) && ended_well (record, errp);
+  if (record_in_phase (record, "ending"))
+    return job_end (machine, record, errp) && ended_well (record, errp);
+  if (record_in_phase (record, "starting"))
+    return end_interrupted (machine, record, errp) && ended_well (record, errp);
+  return end_running_pull (machine, record, errp);
+}
+
+bool
+machine_end (TmkDomain *domain, TmkError **errp)
+{
+  QmpMachine *machine = (QmpMachine *) domain;
+  if (!machine_enter (machine, ENTER_GONE_TOO, errp))
+    return false;
+  bool ok = end_entered (machine, errp);
+  machine_leave (machine);
+  return ok;
+}
+
 /* Jobs, nodes and bitmaps with our prefix that no record knows: taken down by their names. */
 static json_t *
 strangers_log (QmpMachine *machine, TmkError **errp)
@@ -464,7 +575,8 @@ strangers_log (QmpMachine *machine, TmkError **errp)
   g_autoptr (json_t) jobs = qmp_query_jobs (machine->client, errp);
   g_autoptr (json_t) nodes = qmp_execute (machine->client, "query-named-block-nodes",
                                           json_pack ("{s:b}", "flat", 1), errp);
-  if (jobs == NULL || nodes == NULL)
+  g_autoptr (json_t) exports = qmp_execute (machine->client, "query-block-exports", NULL, errp);
+  if (jobs == NULL || nodes == NULL || exports == NULL)
     return NULL;
   json_t *log = json_array ();
   size_t i, j;

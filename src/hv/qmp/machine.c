@@ -190,9 +190,9 @@ machine_disk (QmpMachine *machine, const char *name, TmkError **errp)
 
 /* --- the list of disks ----------------------------------------------------------------------- */
 
-/* Does an iothread serve the disk? The property is on the device or on its controller. */
-static bool
-in_iothread (QmpMachine *machine, const char *qom_path)
+/* The property is on the device or on its controller. */
+bool
+machine_in_iothread (QmpMachine *machine, const char *qom_path)
 {
   if (qom_path == NULL)
     return false;
@@ -281,7 +281,7 @@ machine_disks (TmkDomain *domain, TmkError **errp)
   const TmkDiskInfo **disks = hv_arena_alloc (list->arena, n * sizeof *disks);
   for (guint i = 0; i < n; i++) {
     QmpDisk *disk = g_ptr_array_index (machine->disks, i);
-    disk->iothread = in_iothread (machine, disk->qom_path);
+    disk->iothread = machine_in_iothread (machine, disk->qom_path);
     disks[i] = show_disk (list->arena, disk);
   }
   list->public_part.n_disks = n;
@@ -324,6 +324,7 @@ static const HvDriver qmp_driver = {
   .begin = machine_begin,
   .job_xml = machine_job_xml,
   .job_status = machine_job_status,
+  .end = machine_end,
   .abort = machine_abort,
   .checkpoints = machine_checkpoints,
   .checkpoint_create = machine_checkpoint_create,

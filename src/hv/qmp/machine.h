@@ -36,6 +36,8 @@ typedef struct {
   /* for the speed shown in a status: the last look */
   gint64 seen_at_us;
   guint64 seen_done;
+
+  gint64 probed_at_us; /* when this process last asked whether a pull's snapshots are whole */
 } QmpMachine;
 
 typedef enum {
@@ -59,12 +61,16 @@ char *machine_instance (QmpMachine *machine);
 /* Is the run of QEMU that machine_instance() named still there? False where it cannot be told. */
 bool machine_instance_lives (const char *instance);
 
+/* Does an iothread serve the device at `qom_path` (NULL: no)? */
+bool machine_in_iothread (QmpMachine *machine, const char *qom_path);
+
 /* --- the driver's parts, one file each; see HvDriver --------------------------------------- */
 TmkDiskList *machine_disks (TmkDomain *domain, TmkError **errp);
 bool machine_begin (TmkDomain *domain, const TmkBackupDef *def, const TmkCheckpointDef *checkpoint,
                     const TmkBeginOptions *options, TmkError **errp);
 char *machine_job_xml (TmkDomain *domain, unsigned flags, TmkError **errp);
 TmkJobStatus *machine_job_status (TmkDomain *domain, bool act, TmkError **errp);
+bool machine_end (TmkDomain *domain, TmkError **errp);
 bool machine_abort (TmkDomain *domain, TmkError **errp);
 TmkCheckpointList *machine_checkpoints (TmkDomain *domain, TmkError **errp);
 bool machine_checkpoint_create (TmkDomain *domain, const TmkCheckpointDef *def, unsigned flags,

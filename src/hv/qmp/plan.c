@@ -28,6 +28,13 @@ job_disk_free (gpointer data)
   g_free (disk->file_node);
   g_free (disk->format_node);
   g_free (disk->secret);
+  g_free (disk->device);
+  g_free (disk->root_node);
+  g_free (disk->drive);
+  g_free (disk->export_name);
+  g_free (disk->filter_node);
+  g_free (disk->snapshot_node);
+  g_free (disk->export_id);
   g_free (disk);
 }
 
@@ -250,8 +257,41 @@ check_target (const JobDisk *push, const JobPlanInput *input, TmkError **errp)
   return true;
 }
 
+/* The names by which clients find the disk are shown in the definition. */
+static void
+plan_export (JobDisk *job, const QmpDisk *disk, BackupDisk *entry, const JobPlanInput *input,
+             guint number)
+{
+  if (entry->exportname == NULL)
+    entry->exportname = g_strdup (disk->name);
+  job->export_name = g_strdup (entry->exportname);
+  if (job->mode == BACKUP_MODE_INCREMENTAL) {
+    if (entry->exportbitmap == NULL)
+      entry->exportbitmap = g_strdup_printf ("backup-%s", disk->name);
+    g_free (job->bitmap);
+    job->bitmap = g_strdup (entry->exportbitmap);
+  }
+  job->device = g_strdup (disk->qom_path);
+  job->root_node = g_strdup (disk->root_node);
+  job->drive = g_strdup (disk->drive);
+  job->filter_node = g_strdup_printf ("tmk-%s-c%u", input->run, number);
+  job->snapshot_node = g_strdup_printf ("tmk-%s-v%u", input->run, number);
+  job->export_id = g_strdup_printf ("tmk-%s-e%u", input->run, number);
+}
+
+static bool
+check_scratch (const JobDisk *job, TmkError **errp)
+{
+  if (g_str_equal (job->format, "qcow2"))
+    return true;
+  error_set (errp, DOMAIN, TMK_ERR_UNSUPPORTED, 0, "disk '%s': a scratch image must be qcow2",
+             job->name);
+  error_hint (errp, "use <driver type='qcow2'/>, or leave <driver> out");
+  return false;
+}
+
 static JobDisk *
-plan_disk (const JobPlanInput *input, const BackupDisk *entry, guint number, TmkError **errp)
+plan_disk (const JobPlanInput *input, BackupDisk *entry, guint number, TmkError **errp)
 {
   const QmpDisk *disk = qmp_disks_find (input->disks, entry->name);
   g_assert (disk != NULL); /* aligned with the same disks */
@@ -286,12 +326,14 @@ plan_disk (const JobPlanInput *input, const BackupDisk *entry, guint number, Tmk
       return NULL;
     }
     push->bitmap = g_strdup_printf ("tmk-%s-b%u", input->run, number);
-    if (g_str_equal (push->format, "qcow2") && !input->reuse_external)
+    if (!input->def->pull && g_str_equal (push->format, "qcow2") && !input->reuse_external)
       find_backing (push, input->known);
   } else if (g_str_equal (push->format, "raw") && push->target_type == STORAGE_FILE) {
     push->estimate = push->size; /* QEMU allocates also what it writes as zeroes there */
   }
-  if (!check_target (push, input, errp)) {
+  if (input->def->pull)
+    plan_export (push, disk, entry, input, number);
+  if (input->def->pull ? !check_scratch (push, errp) : !check_target (push, input, errp)) {
     job_disk_free (push);
     return NULL;
   }
@@ -317,6 +359,26 @@ check_targets_differ (const JobPlan *plan, TmkError **errp)
   return true;
 }
 
+/* Two disks must not be exported by one name. */
+static bool
+check_exports_differ (const JobPlan *plan, TmkError **errp)
+{
+  g_autoptr (GHashTable) seen = g_hash_table_new (g_str_hash, g_str_equal);
+  for (guint i = 0; i < plan->disks->len; i++) {
+    JobDisk *disk = g_ptr_array_index (plan->disks, i);
+    const JobDisk *other = g_hash_table_lookup (seen, disk->export_name);
+    if (other != NULL) {
+      error_set (errp, DOMAIN, TMK_ERR_INVALID, 0,
+                 "disks '%s' and '%s' have the same exportname '%s'", other->name, disk->name,
+                 disk->export_name);
+      error_hint (errp, "give each disk an exportname of its own");
+      return false;
+    }
+    g_hash_table_insert (seen, disk->export_name, disk);
+  }
+  return true;
+}
+
 JobPlan *
 job_plan_new (const JobPlanInput *input, TmkError **errp)
 {
@@ -327,7 +389,7 @@ job_plan_new (const JobPlanInput *input, TmkError **errp)
   if (!tmk_backup_def_align (plan->def, input->domain, input->suffix, errp))
     return NULL;
   for (guint i = 0; i < plan->def->disks->len; i++) {
-    const BackupDisk *entry = g_ptr_array_index (plan->def->disks, i);
+    BackupDisk *entry = g_ptr_array_index (plan->def->disks, i);
     if (!entry->backup)
       continue;
     JobDisk *disk = plan_disk (input, entry, plan->disks->len, errp);
@@ -343,7 +405,7 @@ job_plan_new (const JobPlanInput *input, TmkError **errp)
     error_hint (errp, "'tidemark disks' shows which disks can be backed up");
     return NULL;
   }
-  if (!check_targets_differ (plan, errp))
+  if (!check_targets_differ (plan, errp) || (plan->def->pull && !check_exports_differ (plan, errp)))
     return NULL;
   if (input->checkpoint != NULL) {
     plan->checkpoint = tmk_checkpoint_def_copy (input->checkpoint);
@@ -358,10 +420,10 @@ job_plan_new (const JobPlanInput *input, TmkError **errp)
   return g_steal_pointer (&plan);
 }
 
-/* --- the transaction ------------------------------------------------------------------------- */
+/* --- the transactions ------------------------------------------------------------------------- */
 
-json_t *
-job_plan_actions (const JobPlan *plan, const TmkBeginOptions *options, bool has_on_cbw_error)
+static json_t *
+checkpoint_actions (const JobPlan *plan)
 {
   json_t *actions = json_array ();
   for (guint i = 0; i < plan->bitmaps->len; i++) {
@@ -369,15 +431,40 @@ job_plan_actions (const JobPlan *plan, const TmkBeginOptions *options, bool has_
     json_array_append_new (
         actions, qmp_action_bitmap_add (bitmap->node, bitmap->bitmap, bitmap->persistent, false));
   }
+  return actions;
+}
+
+/* Adds a bitmap on `node`, joined from the disk's chain. */
+static void
+append_joined_bitmap (json_t *actions, const JobDisk *disk, const char *node, bool disabled)
+{
+  json_array_append_new (actions, qmp_action_bitmap_add (node, disk->bitmap, false, disabled));
+  json_array_append_new (actions,
+                         qmp_action_bitmap_merge (node, disk->bitmap,
+                                                  (const char *const *) disk->merge_nodes->pdata,
+                                                  disk->merge_nodes->len, disk->since_bitmap));
+}
+
+json_t *
+job_plan_pull_actions (const JobPlan *plan)
+{
+  json_t *actions = checkpoint_actions (plan);
   for (guint i = 0; i < plan->disks->len; i++) {
     const JobDisk *disk = g_ptr_array_index (plan->disks, i);
-    if (disk->mode != BACKUP_MODE_INCREMENTAL)
-      continue;
-    json_array_append_new (actions, qmp_action_bitmap_add (disk->node, disk->bitmap, false, false));
-    json_array_append_new (actions,
-                           qmp_action_bitmap_merge (disk->node, disk->bitmap,
-                                                    (const char *const *) disk->merge_nodes->pdata,
-                                                    disk->merge_nodes->len, disk->since_bitmap));
+    if (disk->mode == BACKUP_MODE_INCREMENTAL)
+      append_joined_bitmap (actions, disk, disk->format_node, true);
+  }
+  return actions;
+}
+
+json_t *
+job_plan_actions (const JobPlan *plan, const TmkBeginOptions *options, bool has_on_cbw_error)
+{
+  json_t *actions = checkpoint_actions (plan);
+  for (guint i = 0; i < plan->disks->len; i++) {
+    const JobDisk *disk = g_ptr_array_index (plan->disks, i);
+    if (disk->mode == BACKUP_MODE_INCREMENTAL)
+      append_joined_bitmap (actions, disk, disk->node, false);
   }
   for (guint i = 0; i < plan->disks->len; i++) {
     const JobDisk *disk = g_ptr_array_index (plan->disks, i);

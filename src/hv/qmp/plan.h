@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * hv/qmp/plan.h: from an aligned definition and the disks to exactly what a push job will do.
+ * hv/qmp/plan.h: from an aligned definition and the disks to exactly what a job will do.
  *
  * Pure: no QEMU, no files. Everything a job makes in QEMU carries the prefix "tmk-" and the run's
  * id, so that whoever comes later can tell ours from others'. Disks are numbered there: node names
@@ -31,6 +31,13 @@ typedef struct {
   char *backing, *backing_format; /* named as backing file in a new qcow2; or NULL */
 
   char *job, *bitmap, *file_node, *format_node, *secret; /* ours; bitmap and secret may be NULL */
+
+  /* Pull only: the image is the scratch, and its node holds the bitmap that is exported. */
+  char *device;    /* QOM path of the disk's device */
+  char *root_node; /* what the device is on */
+  char *drive;     /* id of its -drive, by which it is given back; or NULL */
+  char *export_name;
+  char *filter_node, *snapshot_node, *export_id; /* ours */
 } JobDisk;
 
 typedef struct {
@@ -59,6 +66,7 @@ typedef struct {
   bool reuse_external, compress;
 } JobPlanInput;
 
+/* Makes a plan. The copied definition in it shows all that was chosen. */
 JobPlan *job_plan_new (const JobPlanInput *input, TmkError **errp);
 void job_plan_free (JobPlan *plan);
 
@@ -76,6 +84,11 @@ void job_plan_free (JobPlan *plan);
  * jobs that were begun on disks of iothreads meanwhile.) */
 json_t *job_plan_actions (const JobPlan *plan, const TmkBeginOptions *options,
                           bool has_on_cbw_error);
+
+/* The actions of a pull's transaction, which is run while the guest is held still: the new
+ * checkpoint, and on each incremental disk's scratch the bitmap to export, joined from its chain.
+ */
+json_t *job_plan_pull_actions (const JobPlan *plan);
 
 /* The bitmaps of checkpoint `def` (aligned) on `disks`; errors where a disk cannot have one or has
  * a bitmap of that name already. Array of PlanBitmap*. */

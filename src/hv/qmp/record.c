@@ -23,7 +23,43 @@ disk_to_json (const JobDisk *disk)
   json_object_set_new (entry, "done", json_integer (0));
   json_object_set_new (entry, "total", json_integer ((json_int_t) disk->estimate));
   json_object_set_new (entry, "state", json_string ("running"));
+  json_object_set_new (entry, "image", jsonx_string_or_null (disk->format_node));
+  json_object_set_new (entry, "snapshot", jsonx_string_or_null (disk->snapshot_node));
+  json_object_set_new (entry, "export", jsonx_string_or_null (disk->export_name));
+  json_object_set_new (entry, "exportbitmap",
+                       jsonx_string_or_null (disk->export_name != NULL ? disk->bitmap : NULL));
   return entry;
+}
+
+static void
+append_filters (json_t *log, const JobPlan *plan)
+{
+  for (guint i = 0; i < plan->disks->len; i++) {
+    const JobDisk *disk = g_ptr_array_index (plan->disks, i);
+    json_array_append_new (log, undo_node (disk->filter_node));
+    json_array_append_new (
+        log, undo_drive (disk->device, disk->filter_node, disk->root_node, disk->drive));
+  }
+}
+
+static void
+append_exports (json_t *log, const JobPlan *plan)
+{
+  for (guint i = 0; i < plan->disks->len; i++) {
+    const JobDisk *disk = g_ptr_array_index (plan->disks, i);
+    g_autofree char *window = g_strconcat (disk->snapshot_node, "w", NULL);
+    g_autofree char *sink = g_strconcat (disk->snapshot_node, "n", NULL);
+    g_autofree char *probe = g_strconcat (disk->snapshot_node, "p", NULL);
+    json_array_append_new (log, undo_node (disk->snapshot_node));
+    json_array_append_new (log, undo_node (window));
+    json_array_append_new (log, undo_node (sink));
+    json_array_append_new (log, undo_job (probe));
+  }
+  json_array_append_new (log, undo_server (plan->def->server->socket));
+  for (guint i = 0; i < plan->disks->len; i++) {
+    const JobDisk *disk = g_ptr_array_index (plan->disks, i);
+    json_array_append_new (log, undo_export (disk->export_id));
+  }
 }
 
 /* In the order in which things are made, so that its reverse is the order to take them back. */
@@ -34,7 +70,7 @@ undo_log (const JobPlan *plan, bool with_files)
   for (guint i = 0; i < plan->disks->len; i++) {
     const JobDisk *disk = g_ptr_array_index (plan->disks, i);
     if (with_files && disk->target_type == STORAGE_FILE)
-      json_array_append_new (log, undo_file (disk->target, 0, 0));
+      json_array_append_new (log, undo_file (disk->target, 0, 0, plan->def->pull));
     if (disk->secret != NULL)
       json_array_append_new (log, undo_secret (disk->secret));
     g_autofree char *create = g_strconcat (disk->job, "-create", NULL);
@@ -42,9 +78,15 @@ undo_log (const JobPlan *plan, bool with_files)
     json_array_append_new (log, undo_node (disk->format_node));
     json_array_append_new (log, undo_job (create));
   }
+  if (plan->def->pull)
+    append_filters (log, plan);
   for (guint i = 0; i < plan->bitmaps->len; i++) {
     const PlanBitmap *bitmap = g_ptr_array_index (plan->bitmaps, i);
     json_array_append_new (log, undo_checkpoint (bitmap->disk, bitmap->node, bitmap->bitmap));
+  }
+  if (plan->def->pull) {
+    append_exports (log, plan);
+    return log;
   }
   for (guint i = 0; i < plan->disks->len; i++) {
     const JobDisk *disk = g_ptr_array_index (plan->disks, i);
@@ -67,6 +109,7 @@ record_new (QmpMachine *machine, const JobPlan *plan, bool makes_files)
   json_object_set_new (record, "format", json_integer (1));
   json_object_set_new (record, "id", json_string (plan->run));
   json_object_set_new (record, "phase", json_string ("starting"));
+  json_object_set_new (record, "pull", json_boolean (plan->def->pull));
   json_object_set_new (record, "address", jsonx_string_or_null (machine->address));
   json_object_set_new (record, "instance", jsonx_string_or_null (instance));
   json_object_set_new (record, "started_us", json_integer (g_get_real_time ()));
@@ -138,7 +181,7 @@ record_set_file (json_t *record, const char *path, guint64 dev, guint64 ino)
   json_array_foreach (log, i, entry) {
     if (g_strcmp0 (jsonx_string (entry, "op"), "file") == 0
         && g_strcmp0 (jsonx_string (entry, "path"), path) == 0) {
-      json_array_set_new (log, i, undo_file (path, dev, ino));
+      json_array_set_new (log, i, undo_file (path, dev, ino, jsonx_bool (entry, "always")));
       return;
     }
   }
@@ -175,6 +218,8 @@ show_disk (HvArena *arena, const json_t *entry)
   disk->done = jsonx_uint (entry, "done");
   disk->total = jsonx_uint (entry, "total");
   disk->error = hv_arena_string (arena, jsonx_string (entry, "error"));
+  disk->export_name = hv_arena_string (arena, jsonx_string (entry, "export"));
+  disk->export_bitmap = hv_arena_string (arena, jsonx_string (entry, "exportbitmap"));
   return disk;
 }
 
@@ -192,6 +237,7 @@ record_to_status (const json_t *record)
   const json_t *result = json_object_get (record, "result");
   const json_t *entries = json_object_get (record, "disks");
   shown->id = hv_arena_string (arena, jsonx_string (record, "id"));
+  shown->pull = jsonx_bool (record, "pull");
   shown->checkpoint = hv_arena_string (arena, jsonx_string (record, "checkpoint_name"));
   shown->started_us = (int64_t) jsonx_uint (record, "started_us");
   shown->ended_us = (int64_t) jsonx_uint (record, "ended_us");

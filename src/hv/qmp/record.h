@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * hv/qmp/record.h: a push job as it is remembered between processes: `job` while it is there,
+ * hv/qmp/record.h: a job as it is remembered between processes: `job` while it is there,
  * `last` when it has ended. A JSON object:
  *
- *   format 1, id, phase, address, instance, started_us, pause_us, ended_us,
+ *   format 1, id, pull, phase, address, instance, started_us, pause_us, ended_us,
  *   definition (aligned, internal form), checkpoint (the same, or null), checkpoint_name,
  *   disks: [{name, node, mode, incremental, target, target_type, format, backing, size, estimate,
- *            job, done, total, state, error}],
+ *            job, done, total, state, error, image, snapshot, export, exportbitmap}],
  *   undo: see hv/qmp/undo.h,
  *   result: {state: done|failed|cancelled, code, message, hint}     once it is known
  *

@@ -300,8 +300,9 @@ open_options (const JobDisk *disk)
   json_t *open_ = json_pack ("{s:s, s:s, s:s}", "driver", driver, "node-name", disk->format_node,
                              "file", disk->file_node);
   if (g_str_equal (driver, "qcow2")) {
-    /* The backing file is only named, never opened: it may be anything by now. */
-    json_object_set_new (open_, "backing", json_null ());
+    /* A scratch lies over the disk; of a target the backing file is only named, never opened: it
+     * may be anything by now. */
+    json_object_set_new (open_, "backing", jsonx_string_or_null (disk->root_node));
     if (disk->encryption != NULL)
       json_object_set_new (open_, "encrypt",
                            json_pack ("{s:s, s:s}", "format", "luks", "key-secret", disk->secret));

@@ -2,6 +2,7 @@
 /* hv/qmp/undo.c: see hv/qmp/undo.h. */
 #include "hv/qmp/undo.h"
 
+#include "hv/qmp/server.h"
 #include "qmp/commands.h"
 #include "util/fsx.h"
 
@@ -13,10 +14,10 @@
 #define CANCEL_TIMEOUT_S 60
 
 json_t *
-undo_file (const char *path, guint64 dev, guint64 ino)
+undo_file (const char *path, guint64 dev, guint64 ino, bool always)
 {
-  return json_pack ("{s:s, s:s, s:I, s:I}", "op", "file", "path", path, "dev", (json_int_t) dev,
-                    "ino", (json_int_t) ino);
+  return json_pack ("{s:s, s:s, s:I, s:I, s:b}", "op", "file", "path", path, "dev",
+                    (json_int_t) dev, "ino", (json_int_t) ino, "always", always);
 }
 
 json_t *
@@ -48,6 +49,25 @@ json_t *
 undo_job (const char *id)
 {
   return json_pack ("{s:s, s:s}", "op", "job", "id", id);
+}
+
+json_t *
+undo_drive (const char *device, const char *filter, const char *node, const char *drive)
+{
+  return json_pack ("{s:s, s:s, s:s, s:s, s:s?}", "op", "drive", "device", device, "filter", filter,
+                    "node", node, "drive", drive);
+}
+
+json_t *
+undo_server (const char *socket)
+{
+  return json_pack ("{s:s, s:s?}", "op", "server", "socket", socket);
+}
+
+json_t *
+undo_export (const char *id)
+{
+  return json_pack ("{s:s, s:s}", "op", "export", "id", id);
 }
 
 /* --- what is there --------------------------------------------------------------------------- */
@@ -190,6 +210,58 @@ has_object (QmpClient *client, const char *id)
   return false;
 }
 
+/* Is the node `name` what some device is on? */
+static bool
+is_in_use (const QmpMachine *machine, const char *name)
+{
+  for (guint i = 0; i < machine->disks->len; i++) {
+    const QmpDisk *disk = g_ptr_array_index (machine->disks, i);
+    if (disk->qdev != NULL && g_strcmp0 (disk->root_node, name) == 0)
+      return true;
+  }
+  return false;
+}
+
+static bool
+give_back_drive (QmpMachine *machine, const json_t *entry, TmkError **errp)
+{
+  if (!is_in_use (machine, jsonx_string (entry, "filter")))
+    return true;
+  const char *const values[] = { jsonx_string (entry, "drive"), jsonx_string (entry, "node") };
+  for (size_t i = 0; i < G_N_ELEMENTS (values); i++) {
+    json_t *set = json_pack ("{s:s, s:s, s:s?}", "path", jsonx_string (entry, "device"), "property",
+                             "drive", "value", values[i]);
+    bool last = i == G_N_ELEMENTS (values) - 1;
+    if (values[i] == NULL)
+      json_decref (set);
+    else if (qmp_run (machine->client, "qom-set", set, last ? errp : NULL))
+      return true;
+  }
+  return false;
+}
+
+static bool
+remove_export (QmpClient *client, const char *id, TmkError **errp)
+{
+  g_autoptr (json_t) exports = qmp_execute (client, "query-block-exports", NULL, errp);
+  size_t i;
+  json_t *entry;
+  bool there = false;
+  json_array_foreach (exports, i, entry) {
+    there = there || g_strcmp0 (jsonx_string (entry, "id"), id) == 0;
+  }
+  if (!there)
+    return exports != NULL;
+  if (!qmp_run (client, "block-export-del", json_pack ("{s:s, s:s}", "id", id, "mode", "hard"),
+                errp))
+    return false;
+  json_t *gone = qmp_client_take_event_of (client, "BLOCK_EXPORT_DELETED", "id", id, 10000, NULL);
+  json_decref (gone);
+  if (gone == NULL)
+    error_set (errp, DOMAIN, TMK_ERR_TIMEOUT, 0, "export '%s' does not go", id);
+  return gone != NULL;
+}
+
 static bool
 undo_one (QmpMachine *machine, const json_t *nodes, const json_t *entry, TmkError **errp)
 {
@@ -214,14 +286,21 @@ undo_one (QmpMachine *machine, const json_t *nodes, const json_t *entry, TmkErro
   }
   if (g_str_equal (op, "secret"))
     return !has_object (client, id) || qmp_object_del (client, id, errp);
+  if (g_str_equal (op, "drive"))
+    return give_back_drive (machine, entry, errp);
+  if (g_str_equal (op, "export"))
+    return remove_export (client, id, errp);
+  if (g_str_equal (op, "server"))
+    return server_stop (machine, jsonx_string (entry, "socket"), errp);
   error_set (errp, DOMAIN, TMK_ERR_INTERNAL, 0, "the job's record has an unknown step '%s'", op);
   return false;
 }
 
 static bool
-only_on_failure (const char *op)
+only_on_failure (const json_t *entry, const char *op)
 {
-  return g_str_equal (op, "file") || g_str_equal (op, "checkpoint");
+  return (g_str_equal (op, "file") && !jsonx_bool (entry, "always"))
+         || g_str_equal (op, "checkpoint");
 }
 
 bool
@@ -231,6 +310,8 @@ undo_run (QmpMachine *machine, const json_t *log, bool failed, json_t **rest, Tm
   g_autoptr (json_t) nodes = NULL;
   *rest = json_array ();
   if (machine->client != NULL) {
+    if (!machine_refresh (machine, errp)) /* what devices are on changes under a pull */
+      return false;
     cancel_jobs (machine->client, log);
     nodes = qmp_execute (machine->client, "query-named-block-nodes", json_pack ("{s:b}", "flat", 1),
                          errp);
@@ -240,7 +321,7 @@ undo_run (QmpMachine *machine, const json_t *log, bool failed, json_t **rest, Tm
   for (size_t i = json_array_size (log); i-- > 0;) {
     json_t *entry = json_array_get (log, i);
     const char *op = jsonx_string (entry, "op");
-    if (op == NULL || (only_on_failure (op) && !failed))
+    if (op == NULL || (only_on_failure (entry, op) && !failed))
       continue;
     if (machine->client == NULL && g_str_equal (op, "checkpoint"))
       json_array_insert (*rest, 0, entry);

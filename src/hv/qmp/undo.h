@@ -8,22 +8,32 @@
  * the job ends (nodes, temporary bitmaps, jobs), some only where it failed (files, checkpoint).
  *
  *   {"op": "file", "path": P, "dev": D, "ino": I}      failure; ino 0: not made yet, or just now
+ *     with "always": true (a scratch)                  always
  *   {"op": "secret", "id": ID}                         always
  *   {"op": "node", "name": N}                          always
  *   {"op": "checkpoint", "disk": D, "node": N, "name": B}   failure; outlives QEMU
  *   {"op": "bitmap", "node": N, "name": B}             always
  *   {"op": "job", "id": ID}                            always
+ *   {"op": "drive", "device": P, "filter": N, "node": N, "drive": ID or null}   always
+ *   {"op": "server", "socket": P or null}              always
+ *   {"op": "export", "id": ID}                         always
  */
 #pragma once
 
 #include "hv/qmp/machine.h"
 
-json_t *undo_file (const char *path, guint64 dev, guint64 ino);
+/* `always`: also where the job ended well. */
+json_t *undo_file (const char *path, guint64 dev, guint64 ino, bool always);
 json_t *undo_secret (const char *id);
 json_t *undo_node (const char *name);
 json_t *undo_checkpoint (const char *disk, const char *node, const char *name);
 json_t *undo_bitmap (const char *node, const char *name);
 json_t *undo_job (const char *id);
+/* The device at `device` goes from `filter` back to what it was on: by the id of its -drive,
+ * `drive`, where it had one, else `node`. */
+json_t *undo_drive (const char *device, const char *filter, const char *node, const char *drive);
+json_t *undo_server (const char *socket);
+json_t *undo_export (const char *id);
 
 /* Takes back what `log` names: everything for `failed`, else only what goes in any case. `machine`
  * is entered; with QEMU gone only files are. All entries are tried; where some fail the first

@@ -1,14 +1,15 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * hv/qmp/push.c: beginning a push job.
+ * hv/qmp/begin.c: beginning a job.
  *
  * Look (plan, targets) → write down what will be made → make files → write down which → give them
- * to QEMU → one transaction → write down that it runs. Whatever fails on the way is taken back by
- * the same log that a later process would use.
+ * to QEMU → the instant (a push's transaction here, a pull's in pull.c) → write down that it runs.
+ * Whatever fails on the way is taken back by the same log that a later process would use.
  */
 #include "hv/qmp/checkpoints.h"
 #include "hv/qmp/job.h"
 #include "hv/qmp/luks.h"
+#include "hv/qmp/pull.h"
 #include "hv/qmp/targets.h"
 #include "hv/qmp/undo.h"
 #include "qmp/commands.h"
@@ -70,7 +71,8 @@ warn_about (const JobPlan *plan, const TmkBeginOptions *options)
   }
   for (guint i = 0; i < plan->disks->len; i++) {
     const JobDisk *disk = g_ptr_array_index (plan->disks, i);
-    if (disk->mode == BACKUP_MODE_INCREMENTAL && disk->backing == NULL && !options->reuse_external)
+    if (!plan->def->pull && disk->mode == BACKUP_MODE_INCREMENTAL && disk->backing == NULL
+        && !options->reuse_external)
       warn (options,
             "disk '%s': which image holds checkpoint '%s' is not known, so '%s' names no backing"
             " file; add it with: qemu-img rebase -u -b PREVIOUS -F qcow2 '%s'",
@@ -107,7 +109,7 @@ complete_checkpoint (JobPlan *plan, GPtrArray *known)
   for (guint i = 0; i < plan->disks->len; i++) {
     const JobDisk *disk = g_ptr_array_index (plan->disks, i);
     CheckpointDisk *entry = checkpoint_def_find_disk (def, disk->name);
-    if (entry == NULL || !entry->covered || disk->target_type != STORAGE_FILE)
+    if (plan->def->pull || entry == NULL || !entry->covered || disk->target_type != STORAGE_FILE)
       continue;
     entry->target = g_strdup (disk->target);
     entry->target_format = g_strdup (luks_driver_of (disk)); /* what opens it as a backing file */
@@ -155,7 +157,8 @@ begin_steps (QmpMachine *machine, const JobPlan *plan, const TmkBeginOptions *op
   for (guint i = 0; i < plan->disks->len; i++)
     if (!target_open (machine, g_ptr_array_index (plan->disks, i), options, errp))
       return false;
-  if (!run_transaction (machine, plan, options, record, errp))
+  if (plan->def->pull ? !pull_start (machine, plan, record, errp)
+                      : !run_transaction (machine, plan, options, record, errp))
     return false;
   record_set_phase (record, "running");
   return state_write (machine->state, "job", record, errp);
@@ -211,7 +214,8 @@ begin_entered (QmpMachine *machine, const TmkBackupDef *def, const TmkCheckpoint
   if (known == NULL)
     return false;
   g_autoptr (JobPlan) plan = make_plan (machine, def, checkpoint, options, known, errp);
-  if (plan == NULL || !targets_check (plan, machine->disks, options, errp))
+  if (plan == NULL || (plan->def->pull && !pull_check (machine, plan, errp))
+      || !targets_check (plan, machine->disks, options, errp))
     return false;
   warn_about (plan, options);
   complete_checkpoint (plan, known);
@@ -235,11 +239,6 @@ machine_begin (TmkDomain *domain, const TmkBackupDef *def, const TmkCheckpointDe
                const TmkBeginOptions *options, TmkError **errp)
 {
   QmpMachine *machine = (QmpMachine *) domain;
-  if (def->pull) {
-    error_set (errp, DOMAIN, TMK_ERR_UNSUPPORTED, 0, "this version runs only push backups");
-    error_hint (errp, "use mode='push' with a <target> for each disk");
-    return false;
-  }
   if (!machine_enter (machine, ENTER_LIVE, errp))
     return false;
   bool ok = begin_entered (machine, def, checkpoint, options, errp);

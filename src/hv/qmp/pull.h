@@ -1,0 +1,24 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * hv/qmp/pull.h: exporting the disks as of one instant while the guest goes on writing.
+ *
+ * Each disk gets a copy-before-write filter between its device and its images. Before the guest
+ * overwrites something, the filter copies the old data to the scratch, and if that fails the
+ * snapshot breaks, not the guest (on-cbw-error: break-snapshot, with a time limit). QEMU from 10.0
+ * on exports the filter's snapshot-access node. Before, that node returns wrong data (QUIRK_
+ * SNAPSHOT_ACCESS_WRONG): there the scratch itself is exported, as an overlay of the disk, and the
+ * snapshot-access node only serves to ask whether the snapshot is whole.
+ */
+#pragma once
+
+#include "hv/qmp/plan.h"
+#include "hv/qmp/record.h"
+
+/* Before anything is changed: can this QEMU export these disks without coming to harm? */
+bool pull_check (QmpMachine *machine, const JobPlan *plan, TmkError **errp);
+
+/* From the scratch nodes (open) to the exports. */
+bool pull_start (QmpMachine *machine, const JobPlan *plan, json_t *record, TmkError **errp);
+
+/* Is every disk's snapshot whole? False with TMK_ERR_IO and what broke. */
+bool pull_probe (QmpMachine *machine, const json_t *record, TmkError **errp);

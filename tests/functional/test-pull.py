@@ -1,0 +1,200 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Proves: the exports of a pull are the disks as of one instant, whatever the guest writes
+meanwhile, with an exact map of what changed; a scratch in trouble breaks the pull, not the guest."""
+import json
+import os
+
+from backup import backup_xml, checkpoint_xml
+from lab import Guest, Lab, Model, main, test
+
+
+def pull_xml(lab: Lab, socket: str, disks: dict[str, tuple[str, str | None]]) -> str:
+    """`disks`: name → (scratch, checkpoint to start from or None)."""
+    body = "".join(
+        f"<disk name='{name}' type='file'{f' incremental={chr(39)}{since}{chr(39)}' if since else ''}>"
+        f"<scratch file='{scratch}'/></disk>" for name, (scratch, since) in disks.items())
+    return (f"<domainbackup mode='pull'><server transport='unix' socket='{socket}'/>"
+            f"<disks>{body}</disks></domainbackup>")
+
+
+class Pull:
+    """Pulls of all disks of a machine."""
+
+    def __init__(self, lab: Lab, vm) -> None:
+        self.lab, self.vm = lab, vm
+        self.socket = os.path.join(lab.sockets, "nbd")
+        self.folder = lab.path("scratch")
+        os.makedirs(self.folder, exist_ok=True)
+
+    def begin(self, name: str, since: dict[str, str] | None = None, *options: str, folder=None,
+              **how):
+        disks = {disk.name: (f"{folder or self.folder}/{disk.name}.scratch",
+                             (since or {}).get(disk.name)) for disk in self.vm.disks}
+        document = self.lab.file(f"pull-{name}.xml", pull_xml(self.lab, self.socket, disks))
+        checkpoint = self.lab.file(f"pull-{name}-c.xml", checkpoint_xml(name))
+        return self.lab.tidemark("begin", "--qmp", self.vm.address, *options, document, checkpoint,
+                                 **how)
+
+    def uri(self, name: str) -> str:
+        return f"nbd+unix:///{name}?socket={self.socket}"
+
+    def end(self, **how):
+        result = self.lab.tidemark("end", "--qmp", self.vm.address, **how)
+        self.vm.assert_clean()
+        assert not os.path.exists(self.socket) and os.listdir(self.folder) == []
+        return result
+
+    def compare(self, name: str, model: Model) -> None:
+        raw = self.lab.fresh(".raw")
+        self.lab.tool("nbdcopy", self.uri(name), raw)
+        self.lab.compare(raw, model, "raw")
+        os.unlink(raw)
+        other = self.lab.fresh(".raw")
+        self.lab.tool("qemu-img", "convert", "-f", "raw", "-O", "raw", self.uri(name), other)
+        self.lab.compare(other, model, "raw")
+        os.unlink(other)
+
+    def dirty(self, name: str, bitmap: str) -> list[tuple[int, int]]:
+        rows = json.loads(self.lab.tool("nbdinfo", "--json",
+                                        f"--map=qemu:dirty-bitmap:{bitmap}", self.uri(name)).out)
+        return [(row["offset"], row["offset"] + row["length"]) for row in rows if row["type"] & 1]
+
+
+@test(timeout=150)
+def test_exports_are_the_disks_as_of_the_instant(lab: Lab) -> None:
+    lab.need("nbdcopy", "nbdinfo")
+    vda, vdb = lab.disk("vda"), lab.disk("vdb", style="drive", bus="scsi")
+    vm = lab.vm([vda, vdb])
+    pull, rng = Pull(lab, vm), lab.rng
+
+    def scribble(count: int = 15) -> None:
+        for disk in vm.disks:
+            vm.writer(disk).random_ops(rng, count)
+
+    scribble(30)
+    before = vm.inventory()["nodes"]
+    models = {disk.name: disk.model.snapshot() for disk in vm.disks}
+    begun = pull.begin("c1")
+    assert "exportname='vda'" in begun.out and pull.socket in begun.out, begun.out
+    scribble()
+    for name, model in models.items():
+        pull.compare(name, model)
+    scribble()
+    pull.compare("vda", models["vda"])
+    pull.end()
+    pull.end()  # once more: the same answer
+    assert vm.inventory()["nodes"] == before
+
+    old = models
+    models = {disk.name: disk.model.snapshot() for disk in vm.disks}
+    begun = pull.begin("c2", {"vda": "c1"})
+    assert "exportbitmap='backup-vda'" in begun.out, begun.out
+    scribble()
+    for name, model in models.items():
+        pull.compare(name, model)
+    dirty = pull.dirty("vda", "backup-vda")
+    changed = old["vda"].differs(models["vda"])
+    for start, stop in changed:
+        at = start
+        while at < stop:
+            inside = [high for low, high in dirty if low <= at < high]
+            assert inside, f"byte {at} changed but is not in the map"
+            at = min(inside[0], stop)
+    pull.end()
+    for disk in vm.disks:
+        assert set(vm.bitmaps(disk)) == {"c1", "c2"}, vm.bitmaps(disk)
+    vm.quit()
+    for disk in vm.disks:
+        lab.compare(disk.path, disk.model)
+        lab.check_image(disk.path)
+
+
+@test(timeout=120)
+def test_one_instant_across_disks_of_a_writing_guest(lab: Lab) -> None:
+    lab.need("nbdcopy")
+    disks = [lab.disk(name, "32M") for name in ("vda", "vdb", "vdc")]
+    vm = lab.vm(disks, guest=Guest(pause_us=0, slots=1024))
+    pull = Pull(lab, vm)
+    vm.guest.wait(100)
+    for number in range(3):
+        with vm.guest.watch() as watch:
+            pull.begin(f"c{number}")
+            vm.guest.wait(30)
+        raws = []
+        for disk in disks:
+            raws.append(lab.fresh(".raw"))
+            lab.tool("nbdcopy", pull.uri(disk.name), raws[-1])
+        pull.end()
+        vm.guest.check_cut(raws)
+        assert watch.longest < 5, watch.longest
+    assert vm.guest.errors() == 0
+
+
+@test(timeout=120)
+def test_scratch_running_full_breaks_the_pull_not_the_guest(lab: Lab) -> None:
+    vda = lab.disk("vda")
+    for start in range(0, vda.model.size, 1 << 20):
+        lab.writer(vda).write(start, 1 << 20, 0x11)  # what was never written needs no copy
+    vm = lab.vm([vda], guest=Guest(pause_us=0, slots=1024, spacing=65536))
+    pull = Pull(lab, vm)
+    vm.guest.wait(50)
+    small = lab.tmpfs("2M")
+    refused = pull.begin("c1", folder=small, rc=1)
+    assert "not enough space" in refused.err and "vda" in refused.err, refused.err
+    pull.begin("c1", None, "--no-space-check", folder=small)
+    vm.guest.wait(300)
+    failed = lab.tidemark("end", "--qmp", vm.address, rc=1)
+    assert "scratch" in failed.err and "broken" in failed.err, failed.err
+    lab.tidemark("end", "--qmp", vm.address, rc=1)
+    assert lab.tidemark_json("status", "--qmp", vm.address)["state"] == "failed"
+    vm.assert_clean()
+    assert vm.guest.errors() == 0 and os.listdir(small) == []
+    assert "c1" not in vm.bitmaps(vda)
+
+
+@test(timeout=120)
+def test_abort_and_errors(lab: Lab) -> None:
+    vda = lab.disk("vda")
+    vm = lab.vm([vda])
+    pull = Pull(lab, vm)
+    before = vm.inventory()
+    pull.begin("c1")
+    lab.tidemark("abort", "--qmp", vm.address)
+    vm.assert_clean()
+    assert vm.inventory() == before and os.listdir(pull.folder) == []
+    assert not os.path.exists(pull.socket)
+    with open(pull.socket, "w", encoding="ascii"):
+        pass
+    failed = pull.begin("c1", rc=1)
+    assert "exists already" in failed.err, failed.err
+    os.unlink(pull.socket)
+    assert vm.inventory() == before and os.listdir(pull.folder) == []
+    pull.begin("c1")
+    vm.kill()
+    lab.tidemark("end", "--qmp", vm.address, rc=1)
+    assert os.listdir(pull.folder) == []
+
+
+@test(timeout=120)
+def test_iothreads(lab: Lab) -> None:
+    """QEMU before 10 aborts when a client of such an export leaves: refused there."""
+    lab.need("nbdcopy")
+    vda = lab.disk("vda", iothread=True)
+    vm = lab.vm([vda])
+    pull = Pull(lab, vm)
+    if lab.qemu_version() < (10, 0):
+        before = vm.inventory()
+        failed = pull.begin("c1", rc=1)
+        assert "vda" in failed.err and "iothread" in failed.err, failed.err
+        assert vm.inventory() == before and os.listdir(pull.folder) == []
+        return
+    vm.writer(vda).write(0, 1 << 20, 7)
+    model = vda.model.snapshot()
+    pull.begin("c1")
+    vm.writer(vda).write(0, 1 << 20, 9)
+    pull.compare("vda", model)
+    pull.end()
+
+
+main()
