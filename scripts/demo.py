@@ -112,7 +112,7 @@ class Demo:
             self.run("wait", "--qmp", ADDRESS)
         status = lab.tidemark_json("status", "--qmp", vm.address)
         at_end = self.guest.done()
-        self.show(f"guest held still for {status['pause_us'] / 1000:.1f} ms; longest time without a"
+        self.show(f"disks held still for {status['pause_us'] / 1000:.1f} ms; longest time without a"
                   f" write of the guest: {watch.longest * 1000:.0f} ms; it wrote"
                   f" {at_end - before} blocks meanwhile")
         self.points.append({
@@ -193,7 +193,7 @@ class Demo:
         for ok, text in self.proofs:
             print(f"  {'yes' if ok else 'NO '}  {text}")
         print(f"\n  {'':6}{'disk':6}{'mode':10}{'disk size':>11}{'image size':>12}"
-              f"{'guest stood':>13}{'backup':>9}{'restore':>9}")
+              f"{'disks held':>13}{'backup':>9}{'restore':>9}")
         for point in self.points:
             for number, (disk, image) in enumerate(point["images"].items()):
                 since = point["since"].get(disk)

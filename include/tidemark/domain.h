@@ -116,7 +116,7 @@ typedef struct {
   int64_t started_us, ended_us; /* since the epoch; ended is 0 while it runs */
   uint64_t done, total;         /* bytes, all disks */
   uint64_t speed;               /* bytes/s since the last look of this process (or the start) */
-  uint64_t pause_us;            /* how long the guest stood still at the job's instant */
+  uint64_t pause_us;            /* how long the disks were held still at the job's instant */
   const char *error, *hint;     /* of a failed job; else NULL */
   size_t n_disks;
   const TmkJobDisk *const *disks;

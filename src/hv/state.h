@@ -38,8 +38,8 @@ void state_free (State *state);
 bool state_lock (State *state, unsigned timeout_ms, TmkError **errp);
 void state_unlock (State *state);
 
-/* A document of the domain: "job", "last" or "pending". NULL without an error where there is none.
- */
+/* A document of the domain: "job", "last" or "pending". NULL without an error where there is
+ * none. */
 json_t *state_read (State *state, const char *name, TmkError **errp);
 bool state_write (State *state, const char *name, json_t *value, TmkError **errp);
 bool state_remove (State *state, const char *name, TmkError **errp);
@@ -47,7 +47,7 @@ bool state_remove (State *state, const char *name, TmkError **errp);
 /* All known checkpoints, unordered: TmkCheckpointDef*, freed with the array. Descriptions that
  * cannot be read are left out, for the bitmaps tell what matters. */
 GPtrArray *state_checkpoints (State *state, TmkError **errp);
-/* TMK_ERR_INVALID where its name is none that a checkpoint may have, or too long. */
+/* TMK_ERR_INVALID where its name is none that a checkpoint may have. */
 bool state_write_checkpoint (State *state, const TmkCheckpointDef *def, TmkError **errp);
 /* A description that is not there is no error, nor is a name that none can have: bitmaps that
  * others made may be called anything. */

@@ -3,7 +3,7 @@
 """Proves: one push mixes full and incremental disks at one instant, and every chain it leaves is
 the disk as of that instant, whatever the guest writes before, during and after."""
 from backup import Series
-from lab import Guest, Lab, Skip, main, test
+from lab import Guest, Lab, Skip, main, soak, test
 
 
 @test(timeout=150)
@@ -73,9 +73,11 @@ def test_the_same_in_an_iothread_each(lab: Lab) -> None:
     vm = lab.vm(disks, guest=guest, extra=extra)
     guest.wait(200)
     series = Series(vm)
-    series.run("c1")
-    guest.wait(50)
-    series.run("c2", {disk.name: "c1" for disk in disks})
+    since: dict[str, str] = {}
+    for number in range(soak(3, 40)):
+        series.run(f"c{number}", since)
+        since = {disk.name: f"c{number}" for disk in disks}
+        guest.wait(7)
     assert guest.errors() == 0
     vm.quit()
     for point in series.points:

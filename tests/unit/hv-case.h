@@ -31,7 +31,14 @@ case_expect (const char *name, const char *actual)
   }
   g_autofree char *expected = NULL;
   g_assert_true (g_file_get_contents (path, &expected, NULL, NULL));
-  g_assert_cmpstr (actual, ==, expected);
+  g_auto (GStrv) was = g_strsplit (expected, "\n", -1);
+  g_auto (GStrv) is = g_strsplit (actual, "\n", -1);
+  guint line = 0; /* the first one that differs says more than two whole documents */
+  while (was[line] != NULL && g_strcmp0 (was[line], is[line]) == 0)
+    line++;
+  if (g_strcmp0 (was[line], is[line]) != 0)
+    g_error ("%s:%u: expected '%s', got '%s'", path, line + 1, was[line] != NULL ? was[line] : "",
+             is[line] != NULL ? is[line] : "");
 }
 
 static inline void

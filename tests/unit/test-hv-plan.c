@@ -19,8 +19,8 @@ typedef struct {
   TmkDomainDef *domain;
   TmkBackupDef *def;
   TmkCheckpointDef *checkpoint;
-  PushPlanInput input;
-  PushPlan *plan;
+  JobPlanInput input;
+  JobPlan *plan;
   TmkError *err;
 } Case;
 
@@ -41,7 +41,7 @@ case_clear (Case *c)
   tmk_domain_def_free (c->domain);
   tmk_backup_def_free (c->def);
   tmk_checkpoint_def_free (c->checkpoint);
-  push_plan_free (c->plan);
+  job_plan_free (c->plan);
   tmk_error_free (c->err);
 }
 
@@ -91,7 +91,7 @@ case_plan (Case *c, const char *backup, const char *checkpoint)
   c->input.checkpoint = c->checkpoint;
   c->input.known = c->known;
   g_autofree char *before = tmk_backup_def_format (c->def, TMK_XML_INTERNAL);
-  c->plan = push_plan_new (&c->input, &c->err);
+  c->plan = job_plan_new (&c->input, &c->err);
   g_autofree char *after = tmk_backup_def_format (c->def, TMK_XML_INTERNAL);
   g_assert_cmpstr (before, ==, after); /* the caller's own stays as it is */
 }
@@ -111,7 +111,7 @@ lines_to_json (char *text /* taken */)
 }
 
 static json_t *
-disk_to_json (const PushDisk *disk)
+disk_to_json (const JobDisk *disk)
 {
   json_t *nodes = json_array ();
   for (guint i = 0; i < disk->merge_nodes->len; i++)
@@ -129,7 +129,7 @@ disk_to_json (const PushDisk *disk)
 }
 
 static json_t *
-plan_to_json (const PushPlan *plan)
+plan_to_json (const JobPlan *plan)
 {
   json_t *disks = json_array (), *bitmaps = json_array ();
   for (guint i = 0; i < plan->disks->len; i++)
@@ -161,7 +161,7 @@ case_golden (const Case *c, const char *name, const TmkBeginOptions *options, bo
   g_autoptr (json_t) all = plan_to_json (c->plan);
   json_object_set_new (
       all, "transaction",
-      push_plan_actions (c->plan, options != NULL ? options : &none, on_cbw_error));
+      job_plan_actions (c->plan, options != NULL ? options : &none, on_cbw_error));
   g_autofree char *file = g_strdup_printf ("plan-%s.json", name);
   case_expect_json (file, all);
 }
@@ -239,7 +239,7 @@ test_encrypted (void)
              "<disks>" ENCRYPTED ("vda", "qcow2")
                  ENCRYPTED ("vdb", "raw") "<disk name='vdc'/></disks>",
              NULL);
-  const PushDisk *first = g_ptr_array_index (c.plan->disks, 0);
+  const JobDisk *first = g_ptr_array_index (c.plan->disks, 0);
   g_assert_cmpstr (first->encryption->secret_usage, ==, "u");
   case_golden (&c, "encrypted", NULL, false);
 }
@@ -298,7 +298,7 @@ backing_of (Case *c, const char *format, const char *target, const char *previou
       format, target);
   case_plan (c, xml, NULL);
   assert_no_error (c->err);
-  const PushDisk *disk = g_ptr_array_index (c->plan->disks, 0);
+  const JobDisk *disk = g_ptr_array_index (c->plan->disks, 0);
   g_assert_cmpstr (disk->backing_format, ==, disk->backing != NULL ? "qcow2" : NULL);
   return disk->backing;
 }
@@ -379,6 +379,9 @@ test_refusals (void)
     { "<disks><disk name='vdc' type='file' incremental='c1'><driver type='raw'/>" TARGET
       "</disk></disks>",
       NULL, false, false, TMK_ERR_UNSUPPORTED, "incremental backup into a new raw image", "vdc" },
+    { "<disks><disk name='vdc' type='file' incremental='c1'><driver type='qed'/>" TARGET
+      "</disk></disks>",
+      NULL, false, false, TMK_ERR_UNSUPPORTED, "incremental backup into a new qed image", "vdc" },
     { "<disks><disk name='vdc' type='file'><driver type='raw'/>" TARGET "</disk></disks>", NULL,
       true, false, TMK_ERR_UNSUPPORTED, "a raw target cannot be compressed", "vdc" },
     { "<disks><disk name='vdc' type='file'>" LUKS "</disk></disks>", NULL, true, false,
@@ -460,23 +463,26 @@ test_not_refused (void)
   }
 }
 
-/* A name must fit into qcow2, and a checkpoint's into the file that describes it. */
+/* A name must fit into qcow2. */
 static void
 test_long_names (void)
 {
-  for (int longer = 0; longer < 2; longer++) {
-    g_auto (Case) bitmap;
-    case_init (&bitmap);
-    fake_disk (&bitmap.qemu, "vda", 1, "qcow2", MIB);
-    g_autofree char *name = g_strnfill ((gsize) 1023 + (gsize) longer, 'b');
-    g_autofree char *xml
-        = g_strdup_printf ("<name>n</name><disks><disk name='vda' bitmap='%s'/></disks>", name);
-    case_plan (&bitmap, "", xml);
-    if (longer)
-      assert_plan_refused (&bitmap, TMK_ERR_INVALID, "cannot be a bitmap's name", "vda");
-    else
-      assert_no_error (bitmap.err);
-  }
+  for (int longer = 0; longer < 2; longer++)
+    for (int own = 0; own < 2; own++) {
+      g_auto (Case) c;
+      case_init (&c);
+      fake_disk (&c.qemu, "vda", 1, "qcow2", MIB);
+      g_autofree char *name = g_strnfill ((gsize) 1023 + (gsize) longer, 'b');
+      g_autofree char *xml
+          = own ? g_strdup_printf ("<name>n</name><disks><disk name='vda' bitmap='%s'/></disks>",
+                                   name)
+                : g_strdup_printf ("<name>%s</name>", name);
+      case_plan (&c, "", xml);
+      if (longer)
+        assert_plan_refused (&c, TMK_ERR_INVALID, "cannot be a bitmap's name", "vda");
+      else
+        assert_no_error (c.err);
+    }
 }
 
 /* --- many disks ------------------------------------------------------------------------------ */
@@ -513,7 +519,7 @@ test_thousand (void)
   g_autoptr (GHashTable) nodes = g_hash_table_new (g_str_hash, g_str_equal);
   g_autoptr (GHashTable) others = g_hash_table_new (g_str_hash, g_str_equal);
   for (guint i = 0; i < c.plan->disks->len; i++) {
-    const PushDisk *disk = g_ptr_array_index (c.plan->disks, i);
+    const JobDisk *disk = g_ptr_array_index (c.plan->disks, i);
     add_once (nodes, disk->file_node, 31);
     add_once (nodes, disk->format_node, 31);
     add_once (others, disk->job, 255);
@@ -522,7 +528,7 @@ test_thousand (void)
     g_assert_cmpstr (disk->target, ==, target); /* SOURCE.SUFFIX */
   }
   TmkBeginOptions none = { 0 };
-  g_autoptr (json_t) actions = push_plan_actions (c.plan, &none, true);
+  g_autoptr (json_t) actions = job_plan_actions (c.plan, &none, true);
   g_assert_cmpuint (json_array_size (actions), ==, 4 * 1000);
 }
 

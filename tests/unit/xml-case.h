@@ -21,11 +21,11 @@ case_read (const char *name)
   return text;
 }
 
-/* `actual` must be what NAME holds; with TMK_UPDATE_GOLDENS set it becomes so. */
+/* `actual` must be what NAME holds; with TMK_REGENERATE set it becomes so. */
 static inline void
 case_expect (const char *name, const char *actual)
 {
-  if (g_getenv ("TMK_UPDATE_GOLDENS") != NULL) {
+  if (g_getenv ("TMK_REGENERATE") != NULL) {
     g_autofree char *path = case_path (name);
     g_assert_true (g_file_set_contents (path, actual, -1, NULL));
     return;

@@ -42,7 +42,12 @@ remember_rest (QmpMachine *machine, const json_t *rest, TmkError **errp)
 {
   if (json_array_size (rest) == 0)
     return true;
-  g_autoptr (json_t) pending = state_read (machine->state, "pending", errp);
+  g_autoptr (TmkError) err = NULL;
+  g_autoptr (json_t) pending = state_read (machine->state, "pending", &err);
+  if (err != NULL) {
+    error_propagate (errp, g_steal_pointer (&err));
+    return false;
+  }
   if (pending == NULL)
     pending = json_array ();
   json_array_extend (pending, (json_t *) rest);

@@ -19,7 +19,7 @@
 #define MEASUREMENT_FAILED "accurate CPU usage"
 
 const char *
-luks_driver_of (const PushDisk *disk)
+luks_driver_of (const JobDisk *disk)
 {
   return disk->encryption != NULL && g_str_equal (disk->format, "raw") ? "luks" : disk->format;
 }
@@ -38,7 +38,7 @@ add_option (GString *options, const char *prefix, const char *name, const char *
 
 /* `<cipher>` and `<ivgen>` as QEMU's LUKS driver names them. */
 static char *
-make_options (const PushDisk *disk, const char *backing_name)
+make_options (const JobDisk *disk, const char *backing_name)
 {
   const EncryptionDef *encryption = disk->encryption;
   bool in_qcow2 = g_str_equal (disk->format, "qcow2");
@@ -135,7 +135,7 @@ passphrase_file (GBytes *passphrase, TmkError **errp)
 }
 
 bool
-luks_format (const PushDisk *disk, const char *backing_name, GBytes *passphrase, TmkError **errp)
+luks_format (const JobDisk *disk, const char *backing_name, GBytes *passphrase, TmkError **errp)
 {
   g_autofree char *options = make_options (disk, backing_name);
   g_autofree char *size = g_strdup_printf ("%" G_GUINT64_FORMAT, disk->size);

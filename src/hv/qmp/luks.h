@@ -13,8 +13,8 @@
 
 /* Formats the target of `disk`, a file or device that is there and that nobody uses, with
  * `passphrase`. `backing_name` is what the image shall call disk->backing (NULL: none). */
-bool luks_format (const PushDisk *disk, const char *backing_name, GBytes *passphrase,
+bool luks_format (const JobDisk *disk, const char *backing_name, GBytes *passphrase,
                   TmkError **errp);
 
 /* The QEMU driver of the target's top node: raw with encryption is QEMU's "luks". */
-const char *luks_driver_of (const PushDisk *disk);
+const char *luks_driver_of (const JobDisk *disk);

@@ -11,9 +11,9 @@
 #define MAX_BITMAP_NAME 1023 /* qcow2's limit */
 
 static void
-push_disk_free (gpointer data)
+job_disk_free (gpointer data)
 {
-  PushDisk *disk = data;
+  JobDisk *disk = data;
   g_free (disk->name);
   g_free (disk->node);
   g_free (disk->incremental);
@@ -42,7 +42,7 @@ plan_bitmap_free (gpointer data)
 }
 
 void
-push_plan_free (PushPlan *plan)
+job_plan_free (JobPlan *plan)
 {
   if (plan == NULL)
     return;
@@ -148,7 +148,7 @@ chain_allocated (const QmpDisk *disk)
 
 /* What the previous push left at checkpoint `name`, to be named as backing file. */
 static void
-find_backing (PushDisk *push, GPtrArray *known)
+find_backing (JobDisk *push, GPtrArray *known)
 {
   TmkCheckpointDef *def = plan_known_checkpoint (known, push->incremental);
   CheckpointDisk *entry = def != NULL ? checkpoint_def_find_disk (def, push->name) : NULL;
@@ -161,7 +161,7 @@ find_backing (PushDisk *push, GPtrArray *known)
 /* The least that `disk` had since the checkpoint that `entry` is of: what was cut off in between
  * and came back as zeroes no bitmap recorded. Later checkpoints tell, for `known` is in order. */
 static guint64
-least_size_since (const PushDisk *push, const TmkCheckpointDef *def, GPtrArray *known)
+least_size_since (const JobDisk *push, const TmkCheckpointDef *def, GPtrArray *known)
 {
   guint64 least = push->size;
   bool later = false;
@@ -176,7 +176,7 @@ least_size_since (const PushDisk *push, const TmkCheckpointDef *def, GPtrArray *
 }
 
 static bool
-plan_incremental (PushDisk *push, const QmpDisk *disk, const char *name, GPtrArray *known,
+plan_incremental (JobDisk *push, const QmpDisk *disk, const char *name, GPtrArray *known,
                   TmkError **errp)
 {
   /* A checkpoint may name its bitmap on this disk otherwise (<disk bitmap='…'>). */
@@ -214,7 +214,7 @@ plan_incremental (PushDisk *push, const QmpDisk *disk, const char *name, GPtrArr
 }
 
 static bool
-check_target (const PushDisk *push, const PushPlanInput *input, TmkError **errp)
+check_target (const JobDisk *push, const JobPlanInput *input, TmkError **errp)
 {
   bool qcow2 = g_str_equal (push->format, "qcow2");
   if (input->compress && (!qcow2 || push->encryption != NULL)) {
@@ -250,8 +250,8 @@ check_target (const PushDisk *push, const PushPlanInput *input, TmkError **errp)
   return true;
 }
 
-static PushDisk *
-plan_disk (const PushPlanInput *input, const BackupDisk *entry, guint number, TmkError **errp)
+static JobDisk *
+plan_disk (const JobPlanInput *input, const BackupDisk *entry, guint number, TmkError **errp)
 {
   const QmpDisk *disk = qmp_disks_find (input->disks, entry->name);
   g_assert (disk != NULL); /* aligned with the same disks */
@@ -263,7 +263,7 @@ plan_disk (const PushPlanInput *input, const BackupDisk *entry, guint number, Tm
     return NULL;
   }
   const DiskImage *active = qmp_disk_active (disk);
-  PushDisk *push = g_new0 (PushDisk, 1);
+  JobDisk *push = g_new0 (JobDisk, 1);
   push->name = g_strdup (disk->name);
   push->node = g_strdup (active->node);
   push->size = active->size;
@@ -282,7 +282,7 @@ plan_disk (const PushPlanInput *input, const BackupDisk *entry, guint number, Tm
 
   if (entry->mode == BACKUP_MODE_INCREMENTAL) {
     if (!plan_incremental (push, disk, entry->incremental, input->known, errp)) {
-      push_disk_free (push);
+      job_disk_free (push);
       return NULL;
     }
     push->bitmap = g_strdup_printf ("tmk-%s-b%u", input->run, number);
@@ -292,7 +292,7 @@ plan_disk (const PushPlanInput *input, const BackupDisk *entry, guint number, Tm
     push->estimate = push->size; /* QEMU allocates also what it writes as zeroes there */
   }
   if (!check_target (push, input, errp)) {
-    push_disk_free (push);
+    job_disk_free (push);
     return NULL;
   }
   return push;
@@ -300,12 +300,12 @@ plan_disk (const PushPlanInput *input, const BackupDisk *entry, guint number, Tm
 
 /* Two disks must not be written into one image. */
 static bool
-check_targets_differ (const PushPlan *plan, TmkError **errp)
+check_targets_differ (const JobPlan *plan, TmkError **errp)
 {
   g_autoptr (GHashTable) seen = g_hash_table_new (g_str_hash, g_str_equal);
   for (guint i = 0; i < plan->disks->len; i++) {
-    PushDisk *disk = g_ptr_array_index (plan->disks, i);
-    const PushDisk *other = g_hash_table_lookup (seen, disk->target);
+    JobDisk *disk = g_ptr_array_index (plan->disks, i);
+    const JobDisk *other = g_hash_table_lookup (seen, disk->target);
     if (other != NULL) {
       error_set (errp, DOMAIN, TMK_ERR_INVALID, 0, "disks '%s' and '%s' have the same target '%s'",
                  other->name, disk->name, disk->target);
@@ -317,20 +317,20 @@ check_targets_differ (const PushPlan *plan, TmkError **errp)
   return true;
 }
 
-PushPlan *
-push_plan_new (const PushPlanInput *input, TmkError **errp)
+JobPlan *
+job_plan_new (const JobPlanInput *input, TmkError **errp)
 {
-  g_autoptr (PushPlan) plan = g_new0 (PushPlan, 1);
+  g_autoptr (JobPlan) plan = g_new0 (JobPlan, 1);
   plan->run = g_strdup (input->run);
   plan->def = tmk_backup_def_copy (input->def);
-  plan->disks = g_ptr_array_new_with_free_func (push_disk_free);
+  plan->disks = g_ptr_array_new_with_free_func (job_disk_free);
   if (!tmk_backup_def_align (plan->def, input->domain, input->suffix, errp))
     return NULL;
   for (guint i = 0; i < plan->def->disks->len; i++) {
     const BackupDisk *entry = g_ptr_array_index (plan->def->disks, i);
     if (!entry->backup)
       continue;
-    PushDisk *disk = plan_disk (input, entry, plan->disks->len, errp);
+    JobDisk *disk = plan_disk (input, entry, plan->disks->len, errp);
     if (disk == NULL)
       return NULL;
     /* The store was not said to be anything: now it is known, and shown. */
@@ -361,7 +361,7 @@ push_plan_new (const PushPlanInput *input, TmkError **errp)
 /* --- the transaction ------------------------------------------------------------------------- */
 
 json_t *
-push_plan_actions (const PushPlan *plan, const TmkBeginOptions *options, bool has_on_cbw_error)
+job_plan_actions (const JobPlan *plan, const TmkBeginOptions *options, bool has_on_cbw_error)
 {
   json_t *actions = json_array ();
   for (guint i = 0; i < plan->bitmaps->len; i++) {
@@ -370,7 +370,7 @@ push_plan_actions (const PushPlan *plan, const TmkBeginOptions *options, bool ha
         actions, qmp_action_bitmap_add (bitmap->node, bitmap->bitmap, bitmap->persistent, false));
   }
   for (guint i = 0; i < plan->disks->len; i++) {
-    const PushDisk *disk = g_ptr_array_index (plan->disks, i);
+    const JobDisk *disk = g_ptr_array_index (plan->disks, i);
     if (disk->mode != BACKUP_MODE_INCREMENTAL)
       continue;
     json_array_append_new (actions, qmp_action_bitmap_add (disk->node, disk->bitmap, false, false));
@@ -380,7 +380,7 @@ push_plan_actions (const PushPlan *plan, const TmkBeginOptions *options, bool ha
                                                     disk->merge_nodes->len, disk->since_bitmap));
   }
   for (guint i = 0; i < plan->disks->len; i++) {
-    const PushDisk *disk = g_ptr_array_index (plan->disks, i);
+    const JobDisk *disk = g_ptr_array_index (plan->disks, i);
     QmpBackup backup = {
       .job_id = disk->job,
       .device = disk->node,

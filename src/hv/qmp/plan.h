@@ -31,7 +31,7 @@ typedef struct {
   char *backing, *backing_format; /* named as backing file in a new qcow2; or NULL */
 
   char *job, *bitmap, *file_node, *format_node, *secret; /* ours; bitmap and secret may be NULL */
-} PushDisk;
+} JobDisk;
 
 typedef struct {
   char *disk, *node, *bitmap;
@@ -43,9 +43,9 @@ typedef struct {
   char *run;                    /* eight hex digits */
   TmkBackupDef *def;            /* aligned */
   TmkCheckpointDef *checkpoint; /* aligned, or NULL */
-  GPtrArray *disks;             /* of PushDisk*: those that take part */
+  GPtrArray *disks;             /* of JobDisk*: those that take part */
   GPtrArray *bitmaps;           /* of PlanBitmap*: the new checkpoint's */
-} PushPlan;
+} JobPlan;
 
 /* What the plan is made from; all borrowed. */
 typedef struct {
@@ -57,10 +57,10 @@ typedef struct {
   const TmkCheckpointDef *checkpoint; /* or NULL */
   GPtrArray *known;                   /* of TmkCheckpointDef*: checkpoints described in the state */
   bool reuse_external, compress;
-} PushPlanInput;
+} JobPlanInput;
 
-PushPlan *push_plan_new (const PushPlanInput *input, TmkError **errp);
-void push_plan_free (PushPlan *plan);
+JobPlan *job_plan_new (const JobPlanInput *input, TmkError **errp);
+void job_plan_free (JobPlan *plan);
 
 /* The transaction's actions, an array: the new checkpoint, then for each incremental disk a
  * temporary bitmap joined from its chain, then the jobs.
@@ -74,8 +74,8 @@ void push_plan_free (PushPlan *plan);
  *
  * (Stopping the guest for the transaction is no alternative: QEMU 7.2 aborts when it goes on with
  * jobs that were begun on disks of iothreads meanwhile.) */
-json_t *push_plan_actions (const PushPlan *plan, const TmkBeginOptions *options,
-                           bool has_on_cbw_error);
+json_t *job_plan_actions (const JobPlan *plan, const TmkBeginOptions *options,
+                          bool has_on_cbw_error);
 
 /* The bitmaps of checkpoint `def` (aligned) on `disks`; errors where a disk cannot have one or has
  * a bitmap of that name already. Array of PlanBitmap*. */
@@ -85,4 +85,4 @@ GPtrArray *plan_checkpoint_bitmaps (GPtrArray *disks, TmkCheckpointDef *def, GPt
 /* The description called `name` among `known`, or NULL. */
 TmkCheckpointDef *plan_known_checkpoint (GPtrArray *known, const char *name);
 
-G_DEFINE_AUTOPTR_CLEANUP_FUNC (PushPlan, push_plan_free)
+G_DEFINE_AUTOPTR_CLEANUP_FUNC (JobPlan, job_plan_free)

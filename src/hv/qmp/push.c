@@ -61,7 +61,7 @@ warn (const TmkBeginOptions *options, const char *format, ...)
 }
 
 static void
-warn_about (const PushPlan *plan, const TmkBeginOptions *options)
+warn_about (const JobPlan *plan, const TmkBeginOptions *options)
 {
   for (guint i = 0; i < plan->def->disks->len; i++) {
     const BackupDisk *disk = g_ptr_array_index (plan->def->disks, i);
@@ -69,7 +69,7 @@ warn_about (const PushPlan *plan, const TmkBeginOptions *options)
       warn (options, "disk '%s': <seclabel> is kept in the definition but not applied", disk->name);
   }
   for (guint i = 0; i < plan->disks->len; i++) {
-    const PushDisk *disk = g_ptr_array_index (plan->disks, i);
+    const JobDisk *disk = g_ptr_array_index (plan->disks, i);
     if (disk->mode == BACKUP_MODE_INCREMENTAL && disk->backing == NULL && !options->reuse_external)
       warn (options,
             "disk '%s': which image holds checkpoint '%s' is not known, so '%s' names no backing"
@@ -95,7 +95,7 @@ warn_about (const PushPlan *plan, const TmkBeginOptions *options)
 /* The description gets what only now is known: when, after which other, how large the disks are
  * and which image holds them as of then. */
 static void
-complete_checkpoint (PushPlan *plan, GPtrArray *known)
+complete_checkpoint (JobPlan *plan, GPtrArray *known)
 {
   TmkCheckpointDef *def = plan->checkpoint;
   if (def == NULL)
@@ -105,7 +105,7 @@ complete_checkpoint (PushPlan *plan, GPtrArray *known)
   g_free (def->parent);
   def->parent = g_strdup (checkpoints_current (known));
   for (guint i = 0; i < plan->disks->len; i++) {
-    const PushDisk *disk = g_ptr_array_index (plan->disks, i);
+    const JobDisk *disk = g_ptr_array_index (plan->disks, i);
     CheckpointDisk *entry = checkpoint_def_find_disk (def, disk->name);
     if (entry == NULL || !entry->covered || disk->target_type != STORAGE_FILE)
       continue;
@@ -115,10 +115,10 @@ complete_checkpoint (PushPlan *plan, GPtrArray *known)
 }
 
 static bool
-make_files (QmpMachine *machine, const PushPlan *plan, json_t *record, TmkError **errp)
+make_files (QmpMachine *machine, const JobPlan *plan, json_t *record, TmkError **errp)
 {
   for (guint i = 0; i < plan->disks->len; i++) {
-    const PushDisk *disk = g_ptr_array_index (plan->disks, i);
+    const JobDisk *disk = g_ptr_array_index (plan->disks, i);
     guint64 dev, ino;
     if (disk->target_type != STORAGE_FILE)
       continue;
@@ -130,14 +130,14 @@ make_files (QmpMachine *machine, const PushPlan *plan, json_t *record, TmkError 
 }
 
 static bool
-run_transaction (QmpMachine *machine, const PushPlan *plan, const TmkBeginOptions *options,
+run_transaction (QmpMachine *machine, const JobPlan *plan, const TmkBeginOptions *options,
                  json_t *record, TmkError **errp)
 {
   g_autoptr (QmpSchema) schema = qmp_schema_read (machine->client, errp);
   if (schema == NULL)
     return false;
   bool on_cbw_error = qmp_schema_has_argument (schema, "blockdev-backup", "on-cbw-error");
-  json_t *actions = push_plan_actions (plan, options, on_cbw_error);
+  json_t *actions = job_plan_actions (plan, options, on_cbw_error);
 
   gint64 before = g_get_monotonic_time ();
   bool ok = qmp_transaction (machine->client, actions, errp);
@@ -147,7 +147,7 @@ run_transaction (QmpMachine *machine, const PushPlan *plan, const TmkBeginOption
 }
 
 static bool
-begin_steps (QmpMachine *machine, const PushPlan *plan, const TmkBeginOptions *options,
+begin_steps (QmpMachine *machine, const JobPlan *plan, const TmkBeginOptions *options,
              json_t *record, TmkError **errp)
 {
   if (!options->reuse_external && !make_files (machine, plan, record, errp))
@@ -169,7 +169,7 @@ take_back (QmpMachine *machine, json_t *record, TmkError **errp)
   return undo_run (machine, log, true, &rest, errp) && state_remove (machine->state, "job", errp);
 }
 
-static PushPlan *
+static JobPlan *
 make_plan (QmpMachine *machine, const TmkBackupDef *def, const TmkCheckpointDef *checkpoint,
            const TmkBeginOptions *options, GPtrArray *known, TmkError **errp)
 {
@@ -178,7 +178,7 @@ make_plan (QmpMachine *machine, const TmkBackupDef *def, const TmkCheckpointDef 
       = checkpoint != NULL
             ? g_strdup (checkpoint->name)
             : g_strdup_printf ("%" G_GINT64_FORMAT, g_get_real_time () / G_USEC_PER_SEC);
-  PushPlanInput input = {
+  JobPlanInput input = {
     .run = run,
     .suffix = suffix,
     .disks = machine->disks,
@@ -189,7 +189,7 @@ make_plan (QmpMachine *machine, const TmkBackupDef *def, const TmkCheckpointDef 
     .reuse_external = options->reuse_external,
     .compress = options->compress,
   };
-  return push_plan_new (&input, errp);
+  return job_plan_new (&input, errp);
 }
 
 static bool
@@ -210,7 +210,7 @@ begin_entered (QmpMachine *machine, const TmkBackupDef *def, const TmkCheckpoint
   g_autoptr (GPtrArray) known = checkpoints_collect (machine, NULL, errp);
   if (known == NULL)
     return false;
-  g_autoptr (PushPlan) plan = make_plan (machine, def, checkpoint, options, known, errp);
+  g_autoptr (JobPlan) plan = make_plan (machine, def, checkpoint, options, known, errp);
   if (plan == NULL || !targets_check (plan, machine->disks, options, errp))
     return false;
   warn_about (plan, options);

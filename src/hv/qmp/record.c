@@ -5,7 +5,7 @@
 #include "hv/qmp/undo.h"
 
 static json_t *
-disk_to_json (const PushDisk *disk)
+disk_to_json (const JobDisk *disk)
 {
   json_t *entry = json_object ();
   json_object_set_new (entry, "name", jsonx_string_or_null (disk->name));
@@ -28,11 +28,11 @@ disk_to_json (const PushDisk *disk)
 
 /* In the order in which things are made, so that its reverse is the order to take them back. */
 static json_t *
-undo_log (const PushPlan *plan, bool with_files)
+undo_log (const JobPlan *plan, bool with_files)
 {
   json_t *log = json_array ();
   for (guint i = 0; i < plan->disks->len; i++) {
-    const PushDisk *disk = g_ptr_array_index (plan->disks, i);
+    const JobDisk *disk = g_ptr_array_index (plan->disks, i);
     if (with_files && disk->target_type == STORAGE_FILE)
       json_array_append_new (log, undo_file (disk->target, 0, 0));
     if (disk->secret != NULL)
@@ -47,7 +47,7 @@ undo_log (const PushPlan *plan, bool with_files)
     json_array_append_new (log, undo_checkpoint (bitmap->disk, bitmap->node, bitmap->bitmap));
   }
   for (guint i = 0; i < plan->disks->len; i++) {
-    const PushDisk *disk = g_ptr_array_index (plan->disks, i);
+    const JobDisk *disk = g_ptr_array_index (plan->disks, i);
     if (disk->bitmap != NULL)
       json_array_append_new (log, undo_bitmap (disk->node, disk->bitmap));
     json_array_append_new (log, undo_job (disk->job));
@@ -56,7 +56,7 @@ undo_log (const PushPlan *plan, bool with_files)
 }
 
 json_t *
-record_new (QmpMachine *machine, const PushPlan *plan, bool makes_files)
+record_new (QmpMachine *machine, const JobPlan *plan, bool makes_files)
 {
   g_autofree char *instance = machine_instance (machine);
   g_autofree char *definition = tmk_backup_def_format (plan->def, TMK_XML_INTERNAL);

@@ -19,7 +19,7 @@
 #include "hv/qmp/plan.h"
 
 /* `makes_files`: the targets are made by the job, not reused. */
-json_t *record_new (QmpMachine *machine, const PushPlan *plan, bool makes_files);
+json_t *record_new (QmpMachine *machine, const JobPlan *plan, bool makes_files);
 
 const char *record_phase (const json_t *record);
 bool record_in_phase (const json_t *record, const char *phase);

@@ -30,7 +30,7 @@ same_storage (const struct stat *a, const struct stat *b)
 
 /* Overwriting a disk of the domain with its own backup must be impossible. */
 static bool
-check_not_own (const PushDisk *push, const struct stat *st, GPtrArray *disks, TmkError **errp)
+check_not_own (const JobDisk *push, const struct stat *st, GPtrArray *disks, TmkError **errp)
 {
   for (guint i = 0; i < disks->len; i++) {
     const QmpDisk *disk = g_ptr_array_index (disks, i);
@@ -51,7 +51,7 @@ check_not_own (const PushDisk *push, const struct stat *st, GPtrArray *disks, Tm
 }
 
 static bool
-check_file (const PushDisk *push, GPtrArray *disks, bool reuse, TmkError **errp)
+check_file (const JobDisk *push, GPtrArray *disks, bool reuse, TmkError **errp)
 {
   struct stat st;
   bool exists = stat (push->target, &st) == 0;
@@ -89,7 +89,7 @@ check_file (const PushDisk *push, GPtrArray *disks, bool reuse, TmkError **errp)
 }
 
 static bool
-check_device_size (const PushDisk *push, int fd, TmkError **errp)
+check_device_size (const JobDisk *push, int fd, TmkError **errp)
 {
   guint64 bytes = 0;
   if (ioctl (fd, BLKGETSIZE64, &bytes) != 0) {
@@ -110,7 +110,7 @@ check_device_size (const PushDisk *push, int fd, TmkError **errp)
 }
 
 static bool
-check_device (const PushDisk *push, GPtrArray *disks, TmkError **errp)
+check_device (const JobDisk *push, GPtrArray *disks, TmkError **errp)
 {
   struct stat st;
   if (stat (push->target, &st) != 0) {
@@ -149,12 +149,12 @@ with_metadata (guint64 estimate)
 
 /* Each file system must hold what all the targets on it may take. */
 static bool
-check_space (const PushPlan *plan, TmkError **errp)
+check_space (const JobPlan *plan, TmkError **errp)
 {
   g_autoptr (GHashTable) needs
       = g_hash_table_new_full (g_int64_hash, g_int64_equal, g_free, g_free);
   for (guint i = 0; i < plan->disks->len; i++) {
-    const PushDisk *disk = g_ptr_array_index (plan->disks, i);
+    const JobDisk *disk = g_ptr_array_index (plan->disks, i);
     g_autofree char *dir = g_path_get_dirname (disk->target);
     struct stat st;
     guint64 room = 0;
@@ -182,11 +182,11 @@ check_space (const PushPlan *plan, TmkError **errp)
 }
 
 bool
-targets_check (const PushPlan *plan, GPtrArray *disks, const TmkBeginOptions *options,
+targets_check (const JobPlan *plan, GPtrArray *disks, const TmkBeginOptions *options,
                TmkError **errp)
 {
   for (guint i = 0; i < plan->disks->len; i++) {
-    const PushDisk *disk = g_ptr_array_index (plan->disks, i);
+    const JobDisk *disk = g_ptr_array_index (plan->disks, i);
     if (disk->target_type == STORAGE_BLOCK
             ? !check_device (disk, disks, errp)
             : !check_file (disk, disks, options->reuse_external, errp))
@@ -238,7 +238,7 @@ qemu_user (QmpMachine *machine, uid_t *uid, gid_t *gid)
 }
 
 bool
-target_make_file (QmpMachine *machine, const PushDisk *disk, guint64 *dev, guint64 *ino,
+target_make_file (QmpMachine *machine, const JobDisk *disk, guint64 *dev, guint64 *ino,
                   TmkError **errp)
 {
   dev_t made_dev;
@@ -262,7 +262,7 @@ target_make_file (QmpMachine *machine, const PushDisk *disk, guint64 *dev, guint
 
 /* An image in the same folder is named by itself, so that the folder can be moved as a whole. */
 static char *
-backing_name (const PushDisk *disk)
+backing_name (const JobDisk *disk)
 {
   g_autofree char *dir = g_path_get_dirname (disk->target);
   g_autofree char *backing_dir = g_path_get_dirname (disk->backing);
@@ -274,7 +274,7 @@ backing_name (const PushDisk *disk)
 }
 
 static json_t *
-create_options (const PushDisk *disk, const TmkBeginOptions *options)
+create_options (const JobDisk *disk, const TmkBeginOptions *options)
 {
   const char *driver = luks_driver_of (disk);
   json_t *create = json_pack ("{s:s, s:s, s:I}", "driver", driver, "file", disk->file_node, "size",
@@ -294,7 +294,7 @@ create_options (const PushDisk *disk, const TmkBeginOptions *options)
 }
 
 static json_t *
-open_options (const PushDisk *disk)
+open_options (const JobDisk *disk)
 {
   const char *driver = luks_driver_of (disk);
   json_t *open_ = json_pack ("{s:s, s:s, s:s}", "driver", driver, "node-name", disk->format_node,
@@ -316,7 +316,7 @@ open_options (const PushDisk *disk)
 
 /* Gives QEMU the secret of an encrypted target, and formats that unless it is reused. */
 static bool
-prepare_encrypted (QmpMachine *machine, const PushDisk *disk, const TmkBeginOptions *options,
+prepare_encrypted (QmpMachine *machine, const JobDisk *disk, const TmkBeginOptions *options,
                    TmkError **errp)
 {
   GBytes *bytes = secret_find (options->secrets, disk->encryption, errp);
@@ -334,7 +334,7 @@ prepare_encrypted (QmpMachine *machine, const PushDisk *disk, const TmkBeginOpti
 }
 
 static bool
-format_target (QmpMachine *machine, const PushDisk *disk, const TmkBeginOptions *options,
+format_target (QmpMachine *machine, const JobDisk *disk, const TmkBeginOptions *options,
                TmkError **errp)
 {
   g_autofree char *job = g_strconcat (disk->job, "-create", NULL);
@@ -352,7 +352,7 @@ format_target (QmpMachine *machine, const PushDisk *disk, const TmkBeginOptions 
 
 /* The virtual size of our own node, by which a reused image is known to fit. */
 static bool
-check_node_size (QmpMachine *machine, const PushDisk *disk, TmkError **errp)
+check_node_size (QmpMachine *machine, const JobDisk *disk, TmkError **errp)
 {
   g_autoptr (json_t) nodes = qmp_execute (machine->client, "query-named-block-nodes", NULL, errp);
   if (nodes == NULL)
@@ -377,7 +377,7 @@ check_node_size (QmpMachine *machine, const PushDisk *disk, TmkError **errp)
 }
 
 static bool
-open_steps (QmpMachine *machine, const PushDisk *disk, const TmkBeginOptions *options,
+open_steps (QmpMachine *machine, const JobDisk *disk, const TmkBeginOptions *options,
             TmkError **errp)
 {
   const char *file_driver = disk->target_type == STORAGE_BLOCK ? "host_device" : "file";
@@ -400,7 +400,7 @@ open_steps (QmpMachine *machine, const PushDisk *disk, const TmkBeginOptions *op
 }
 
 bool
-target_open (QmpMachine *machine, const PushDisk *disk, const TmkBeginOptions *options,
+target_open (QmpMachine *machine, const JobDisk *disk, const TmkBeginOptions *options,
              TmkError **errp)
 {
   g_autoptr (TmkError) err = NULL;

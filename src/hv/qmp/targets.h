@@ -14,15 +14,15 @@
 
 /* Changes nothing: targets are absent (or, to be reused, there), none is an image of the domain
  * itself, and each file system has room for all that goes there. */
-bool targets_check (const PushPlan *plan, GPtrArray *disks, const TmkBeginOptions *options,
+bool targets_check (const JobPlan *plan, GPtrArray *disks, const TmkBeginOptions *options,
                     TmkError **errp);
 
 /* Makes the file of `disk` and stores its identity. */
-bool target_make_file (QmpMachine *machine, const PushDisk *disk, guint64 *dev, guint64 *ino,
+bool target_make_file (QmpMachine *machine, const JobDisk *disk, guint64 *dev, guint64 *ino,
                        TmkError **errp);
 
 /* Gives QEMU what `disk` needs: secret, protocol node, format (unless reused), format node. */
-bool target_open (QmpMachine *machine, const PushDisk *disk, const TmkBeginOptions *options,
+bool target_open (QmpMachine *machine, const JobDisk *disk, const TmkBeginOptions *options,
                   TmkError **errp);
 
 /* Bytes that may still be written to where `path` lies; UINT64_MAX for a device or on failure. */

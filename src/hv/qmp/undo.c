@@ -99,6 +99,10 @@ remove_file (const json_t *entry, TmkError **errp)
   const char *path = jsonx_string (entry, "path");
   guint64 ino = jsonx_uint (entry, "ino");
   struct stat st;
+  if (path == NULL) {
+    error_set (errp, DOMAIN, TMK_ERR_DAMAGED, 0, "the job's record names a file without a path");
+    return false;
+  }
   if (lstat (path, &st) != 0) {
     if (errno == ENOENT)
       return true;
