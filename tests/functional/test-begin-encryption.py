@@ -122,7 +122,8 @@ def test_guest_goes_on(lab: Lab) -> None:
     with guest.watch() as watch:
         push(vm, backup_xml([disk_xml("vda", lab.path("a"), inside=luks(by_uuid()))]),
              "--secrets", lab.file("secrets", f"uuid {UUID} abc\n"))
-    assert watch.longest < 1, f"{watch.longest:.2f} s without a guest write"
+    # Without a load 0.2 s; made by QEMU itself, the key took 5 s.
+    assert watch.longest < 3, f"{watch.longest:.2f} s without a guest write"
 
 
 @test
