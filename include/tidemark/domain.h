@@ -138,6 +138,10 @@ typedef struct {
   /* Things that the user should know but that stop nothing, a line each. May be NULL. */
   void (*warn) (const char *message, void *data);
   void *warn_data;
+  /* Asked now and then while begin takes long (disks are copied first, see tidemark-begin(1)): true
+   * cancels it. May be NULL. */
+  bool (*cancelled) (void *data);
+  void *cancelled_data;
 } TmkBeginOptions;
 
 /* Starts a job exactly as `def` (aligned here if it is not yet) says. `checkpoint` (may be NULL)

@@ -156,6 +156,13 @@ abort_interrupted (const CliArgs *args, TmkDomain *domain)
   return EXIT_INTERRUPTED;
 }
 
+static bool
+is_interrupted (void *unused)
+{
+  (void) unused;
+  return cli_interrupted ();
+}
+
 static int
 begin (const CliArgs *args, const BeginArgs *given)
 {
@@ -166,6 +173,7 @@ begin (const CliArgs *args, const BeginArgs *given)
     .compression_type = given->compression_type,
     .secrets = given->secrets,
     .warn = cli_warn,
+    .cancelled = is_interrupted,
   };
   if (given->bandwidth != NULL && !parse_bandwidth (given->bandwidth, &options.bandwidth))
     return cli_usage ("begin", "'%s' is no bandwidth: write bytes a second as in 50M",
@@ -191,8 +199,10 @@ begin (const CliArgs *args, const BeginArgs *given)
     return args->qmp == NULL ? EXIT_USAGE : EXIT_FAILED;
   cli_catch_signals ();
   g_autoptr (TmkError) err = NULL;
-  if (!tmk_domain_begin (domain, def, checkpoint, &options, &err))
-    return cli_fail (args, err);
+  if (!tmk_domain_begin (domain, def, checkpoint, &options, &err)) {
+    int rc = cli_fail (args, err);
+    return cli_interrupted () ? EXIT_INTERRUPTED : rc;
+  }
   if (cli_interrupted ())
     return abort_interrupted (args, domain);
   if (!given->no_guard)

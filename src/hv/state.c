@@ -177,6 +177,13 @@ state_remove (State *state, const char *name, TmkError **errp)
   return fsx_remove (path, errp);
 }
 
+char *
+state_file (State *state, const char *name)
+{
+  g_autofree char *path = g_build_filename (state->dir, name, NULL);
+  return g_canonicalize_filename (path, NULL);
+}
+
 /* A file's name has at most 255 bytes, and what is published needs some for a suffix; the name of a
  * checkpoint may be longer. It stands in the document too, so it can be cut here. */
 static char *

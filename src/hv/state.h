@@ -5,6 +5,7 @@
  *   STATE/domains/KEY/lock             held by whoever changes something
  *   STATE/domains/KEY/job.json         the running (or interrupted) job
  *   STATE/domains/KEY/last.json        the last job that ended
+ *   STATE/domains/KEY/daemon.pid       of the qemu-storage-daemon that serves a staged pull
  *   STATE/domains/KEY/pending.json     bitmaps to remove when QEMU is there again
  *   STATE/domains/KEY/checkpoints/NAME.xml  descriptions of checkpoints, in the internal form
  *   STATE/addresses/HASH               the KEY of the domain last seen at an address
@@ -43,6 +44,9 @@ void state_unlock (State *state);
 json_t *state_read (State *state, const char *name, TmkError **errp);
 bool state_write (State *state, const char *name, json_t *value, TmkError **errp);
 bool state_remove (State *state, const char *name, TmkError **errp);
+
+/* The path of a file `name` in the domain's folder, made and removed by others. */
+char *state_file (State *state, const char *name);
 
 /* All known checkpoints, unordered: TmkCheckpointDef*, freed with the array. Descriptions that
  * cannot be read are left out, for the bitmaps tell what matters. */

@@ -10,6 +10,8 @@
 #include "hv/qmp/job.h"
 #include "hv/qmp/luks.h"
 #include "hv/qmp/pull.h"
+#include "hv/qmp/server.h"
+#include "hv/qmp/staging.h"
 #include "hv/qmp/targets.h"
 #include "hv/qmp/undo.h"
 #include "qmp/commands.h"
@@ -64,6 +66,9 @@ warn (const TmkBeginOptions *options, const char *format, ...)
 static void
 warn_about (const JobPlan *plan, const TmkBeginOptions *options)
 {
+  if (plan->staged)
+    warn (options, "a disk is in an iothread, which this QEMU cannot export safely: the disks are"
+                   " copied to their scratch images first, and those exported");
   for (guint i = 0; i < plan->def->disks->len; i++) {
     const BackupDisk *disk = g_ptr_array_index (plan->def->disks, i);
     if (disk->backup && disk->store->seclabels != NULL && disk->store->seclabels->len > 0)
@@ -149,6 +154,26 @@ run_transaction (QmpMachine *machine, const JobPlan *plan, const TmkBeginOptions
 }
 
 static bool
+check_pull (QmpMachine *machine, JobPlan *plan, TmkError **errp)
+{
+  plan->staged = staging_is_needed (machine, plan);
+  return (!plan->staged || staging_check (plan, errp))
+         && server_check (machine, plan->def->server, plan->staged, errp);
+}
+
+/* Starts what the job is about, at its instant. */
+static bool
+start (QmpMachine *machine, const JobPlan *plan, const TmkBeginOptions *options, json_t *record,
+       TmkError **errp)
+{
+  if (plan->staged)
+    return staging_start (machine, plan, options, record, errp);
+  if (plan->def->pull)
+    return pull_start (machine, plan, record, errp);
+  return run_transaction (machine, plan, options, record, errp);
+}
+
+static bool
 begin_steps (QmpMachine *machine, const JobPlan *plan, const TmkBeginOptions *options,
              json_t *record, TmkError **errp)
 {
@@ -157,8 +182,7 @@ begin_steps (QmpMachine *machine, const JobPlan *plan, const TmkBeginOptions *op
   for (guint i = 0; i < plan->disks->len; i++)
     if (!target_open (machine, g_ptr_array_index (plan->disks, i), options, errp))
       return false;
-  if (plan->def->pull ? !pull_start (machine, plan, record, errp)
-                      : !run_transaction (machine, plan, options, record, errp))
+  if (!start (machine, plan, options, record, errp))
     return false;
   record_set_phase (record, "running");
   return state_write (machine->state, "job", record, errp);
@@ -214,7 +238,7 @@ begin_entered (QmpMachine *machine, const TmkBackupDef *def, const TmkCheckpoint
   if (known == NULL)
     return false;
   g_autoptr (JobPlan) plan = make_plan (machine, def, checkpoint, options, known, errp);
-  if (plan == NULL || (plan->def->pull && !pull_check (machine, plan, errp))
+  if (plan == NULL || (plan->def->pull && !check_pull (machine, plan, errp))
       || !targets_check (plan, machine->disks, options, errp))
     return false;
   warn_about (plan, options);
@@ -224,7 +248,7 @@ begin_entered (QmpMachine *machine, const TmkBackupDef *def, const TmkCheckpoint
   if (!state_write (machine->state, "job", record, errp))
     return false;
   if (begin_steps (machine, plan, options, record, errp))
-    return true;
+    return !plan->staged || job_wait_staged (machine, record, options, errp);
   TmkError *err = NULL;
   if (!take_back (machine, record, &err)) {
     error_prefix (errp, "cleaning up failed (%s) after this", tmk_error_message (err));

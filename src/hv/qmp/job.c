@@ -12,6 +12,7 @@
 #include "hv/qmp/job.h"
 
 #include "hv/qmp/pull.h"
+#include "hv/qmp/staging.h"
 #include "hv/qmp/targets.h"
 #include "hv/qmp/undo.h"
 #include "qmp/commands.h"
@@ -186,6 +187,14 @@ look_at_disk (json_t *disk, const json_t *jobs, JobCounts *counts)
   }
 }
 
+/* A pull whose disks are exported has no jobs of QEMU's any more. */
+static bool
+is_exported (const json_t *record)
+{
+  return jsonx_bool (record, "pull")
+         && (!jsonx_bool (record, "staged") || jsonx_bool (record, "exported"));
+}
+
 /* How full the scratch images of a pull are. */
 static bool
 look_at_scratch (QmpMachine *machine, json_t *record, TmkError **errp)
@@ -209,7 +218,7 @@ static bool
 look_at_jobs (QmpMachine *machine, json_t *record, JobCounts *counts, TmkError **errp)
 {
   *counts = (JobCounts){ 0 };
-  if (jsonx_bool (record, "pull")) {
+  if (is_exported (record)) {
     counts->running = (unsigned) json_array_size (json_object_get (record, "disks"));
     return look_at_scratch (machine, record, errp);
   }
@@ -300,6 +309,8 @@ static bool
 act_on_pull (QmpMachine *machine, json_t *record, TmkError **errp)
 {
   gint64 now = g_get_monotonic_time ();
+  if (jsonx_bool (record, "staged")) /* a copy cannot break */
+    return true;
   if (now - machine->probed_at_us < PROBE_EVERY_US)
     return true;
   machine->probed_at_us = now;
@@ -318,7 +329,7 @@ act_on_job (QmpMachine *machine, json_t *record, const JobCounts *counts, TmkErr
   g_autoptr (TmkError) trouble = guest_in_trouble (machine, record);
   if (trouble != NULL)
     return fail_job (machine, record, "failed", trouble, errp);
-  if (jsonx_bool (record, "pull"))
+  if (is_exported (record))
     return act_on_pull (machine, record, errp);
   g_autoptr (TmkError) failure = failure_of (record);
   if (failure == NULL && counts->missing > 0)
@@ -332,8 +343,41 @@ act_on_job (QmpMachine *machine, json_t *record, const JobCounts *counts, TmkErr
     return fail_job (machine, record, "failed", failure, errp);
   if (counts->running > 0)
     return true;
+  if (jsonx_bool (record, "staged")) {
+    if (staging_export (machine, record, &failure))
+      return true;
+    return fail_job (machine, record, "failed", failure, errp);
+  }
   record_set_result (record, "done", NULL);
   return job_end (machine, record, errp);
+}
+
+/* What the record of a job that has ended says: true where it ended well. */
+static bool
+ended_well (const json_t *record, TmkError **errp)
+{
+  TmkError *err = record_error (record);
+  error_propagate (errp, err);
+  return err == NULL;
+}
+
+bool
+job_wait_staged (QmpMachine *machine, json_t *record, const TmkBeginOptions *options,
+                 TmkError **errp)
+{
+  g_autoptr (TmkError) cancelled = NULL;
+  error_set (&cancelled, DOMAIN, TMK_ERR_CANCELLED, 0, "the backup was interrupted");
+  while (record_in_phase (record, "running") && !is_exported (record)) {
+    JobCounts counts;
+    if (!machine_refresh (machine, errp) || !look_at_jobs (machine, record, &counts, errp)
+        || !act_on_job (machine, record, &counts, errp))
+      return false;
+    if (options->cancelled != NULL && options->cancelled (options->cancelled_data)
+        && !fail_job (machine, record, "cancelled", cancelled, errp))
+      return false;
+    g_usleep (20000);
+  }
+  return ended_well (record, errp);
 }
 
 /* QEMU does not answer at the job's address. If it lives it may still write the targets, so they
@@ -503,20 +547,17 @@ machine_job_xml (TmkDomain *domain, unsigned flags, TmkError **errp)
   return def != NULL ? tmk_backup_def_format (def, TMK_XML_PUBLIC) : NULL;
 }
 
-/* What the record of a job that has ended says: true where it ended well. */
-static bool
-ended_well (const json_t *record, TmkError **errp)
-{
-  TmkError *err = record_error (record);
-  error_propagate (errp, err);
-  return err == NULL;
-}
-
 static bool
 end_running_pull (QmpMachine *machine, json_t *record, TmkError **errp)
 {
-  g_autoptr (TmkError) broken = resized_disk (machine, record);
-  if (broken == NULL && !pull_probe (machine, record, &broken)
+  g_autoptr (TmkError) broken = NULL;
+  if (is_exported (record)) {
+    broken = resized_disk (machine, record);
+  } else {
+    error_set (&broken, DOMAIN, TMK_ERR_CANCELLED, 0, "the copies to export were not complete");
+    error_hint (&broken, "begin again");
+  }
+  if (broken == NULL && !jsonx_bool (record, "staged") && !pull_probe (machine, record, &broken)
       && tmk_error_code (broken) != TMK_ERR_IO) {
     error_propagate (errp, g_steal_pointer (&broken));
     return false;

@@ -17,3 +17,8 @@ bool job_do_pending (QmpMachine *machine, TmkError **errp);
  * entered and QEMU alive, before anything new is begun. Stores in `*running` (a new reference or
  * NULL) the record of a job that runs. */
 bool job_recover (QmpMachine *machine, json_t **running, TmkError **errp);
+
+/* Looks after the copies of a staged pull until they are exported. False where that failed, the job
+ * then being undone. */
+bool job_wait_staged (QmpMachine *machine, json_t *record, const TmkBeginOptions *options,
+                      TmkError **errp);

@@ -436,9 +436,10 @@ checkpoint_actions (const JobPlan *plan)
 
 /* Adds a bitmap on `node`, joined from the disk's chain. */
 static void
-append_joined_bitmap (json_t *actions, const JobDisk *disk, const char *node, bool disabled)
+append_joined_bitmap (json_t *actions, const JobDisk *disk, const char *node, bool persistent,
+                      bool disabled)
 {
-  json_array_append_new (actions, qmp_action_bitmap_add (node, disk->bitmap, false, disabled));
+  json_array_append_new (actions, qmp_action_bitmap_add (node, disk->bitmap, persistent, disabled));
   json_array_append_new (actions,
                          qmp_action_bitmap_merge (node, disk->bitmap,
                                                   (const char *const *) disk->merge_nodes->pdata,
@@ -446,13 +447,13 @@ append_joined_bitmap (json_t *actions, const JobDisk *disk, const char *node, bo
 }
 
 json_t *
-job_plan_pull_actions (const JobPlan *plan)
+job_plan_pull_actions (const JobPlan *plan, bool persistent)
 {
   json_t *actions = checkpoint_actions (plan);
   for (guint i = 0; i < plan->disks->len; i++) {
     const JobDisk *disk = g_ptr_array_index (plan->disks, i);
     if (disk->mode == BACKUP_MODE_INCREMENTAL)
-      append_joined_bitmap (actions, disk, disk->format_node, true);
+      append_joined_bitmap (actions, disk, disk->format_node, persistent, true);
   }
   return actions;
 }
@@ -464,7 +465,7 @@ job_plan_actions (const JobPlan *plan, const TmkBeginOptions *options, bool has_
   for (guint i = 0; i < plan->disks->len; i++) {
     const JobDisk *disk = g_ptr_array_index (plan->disks, i);
     if (disk->mode == BACKUP_MODE_INCREMENTAL)
-      append_joined_bitmap (actions, disk, disk->node, false);
+      append_joined_bitmap (actions, disk, disk->node, false, false);
   }
   for (guint i = 0; i < plan->disks->len; i++) {
     const JobDisk *disk = g_ptr_array_index (plan->disks, i);

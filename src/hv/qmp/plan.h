@@ -52,6 +52,7 @@ typedef struct {
   TmkCheckpointDef *checkpoint; /* aligned, or NULL */
   GPtrArray *disks;             /* of JobDisk*: those that take part */
   GPtrArray *bitmaps;           /* of PlanBitmap*: the new checkpoint's */
+  bool staged;                  /* see hv/qmp/staging.h */
 } JobPlan;
 
 /* What the plan is made from; all borrowed. */
@@ -88,7 +89,7 @@ json_t *job_plan_actions (const JobPlan *plan, const TmkBeginOptions *options,
 /* The actions of a pull's transaction, which is run while the guest is held still: the new
  * checkpoint, and on each incremental disk's scratch the bitmap to export, joined from its chain.
  */
-json_t *job_plan_pull_actions (const JobPlan *plan);
+json_t *job_plan_pull_actions (const JobPlan *plan, bool persistent);
 
 /* The bitmaps of checkpoint `def` (aligned) on `disks`; errors where a disk cannot have one or has
  * a bitmap of that name already. Array of PlanBitmap*. */

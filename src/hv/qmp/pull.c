@@ -19,25 +19,6 @@ has_quirk (QmpMachine *machine, QmpQuirk quirk)
   return qmp_has_quirk (qmp_client_version (machine->client), quirk);
 }
 
-bool
-pull_check (QmpMachine *machine, const JobPlan *plan, TmkError **errp)
-{
-  if (!server_check (machine, plan->def->server, errp))
-    return false;
-  for (guint i = 0; i < plan->disks->len; i++) {
-    const JobDisk *disk = g_ptr_array_index (plan->disks, i);
-    if (has_quirk (machine, QUIRK_NBD_IOTHREAD_ABORT)
-        && machine_in_iothread (machine, disk->device)) {
-      error_set (errp, DOMAIN, TMK_ERR_UNSUPPORTED, 0,
-                 "disk '%s' is in an iothread, where this QEMU aborts when an NBD client leaves",
-                 disk->name);
-      error_hint (errp, "push it (mode='push'), or use QEMU 10 or newer");
-      return false;
-    }
-  }
-  return true;
-}
-
 /* --- starting -------------------------------------------------------------------------------- */
 
 static bool
@@ -69,7 +50,7 @@ insert_filters (QmpMachine *machine, const JobPlan *plan, TmkError **errp)
       return false;
     }
   }
-  json_t *actions = job_plan_pull_actions (plan);
+  json_t *actions = job_plan_pull_actions (plan, false);
   if (json_array_size (actions) == 0) {
     json_decref (actions);
     return true;

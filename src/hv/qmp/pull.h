@@ -14,9 +14,6 @@
 #include "hv/qmp/plan.h"
 #include "hv/qmp/record.h"
 
-/* Before anything is changed: can this QEMU export these disks without coming to harm? */
-bool pull_check (QmpMachine *machine, const JobPlan *plan, TmkError **errp);
-
 /* From the scratch nodes (open) to the exports. */
 bool pull_start (QmpMachine *machine, const JobPlan *plan, json_t *record, TmkError **errp);
 

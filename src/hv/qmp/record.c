@@ -23,6 +23,7 @@ disk_to_json (const JobDisk *disk)
   json_object_set_new (entry, "done", json_integer (0));
   json_object_set_new (entry, "total", json_integer ((json_int_t) disk->estimate));
   json_object_set_new (entry, "state", json_string ("running"));
+  json_object_set_new (entry, "file", jsonx_string_or_null (disk->file_node));
   json_object_set_new (entry, "image", jsonx_string_or_null (disk->format_node));
   json_object_set_new (entry, "snapshot", jsonx_string_or_null (disk->snapshot_node));
   json_object_set_new (entry, "export", jsonx_string_or_null (disk->export_name));
@@ -64,7 +65,7 @@ append_exports (json_t *log, const JobPlan *plan)
 
 /* In the order in which things are made, so that its reverse is the order to take them back. */
 static json_t *
-undo_log (const JobPlan *plan, bool with_files)
+undo_log (const JobPlan *plan, bool with_files, const char *pidfile)
 {
   json_t *log = json_array ();
   for (guint i = 0; i < plan->disks->len; i++) {
@@ -78,22 +79,24 @@ undo_log (const JobPlan *plan, bool with_files)
     json_array_append_new (log, undo_node (disk->format_node));
     json_array_append_new (log, undo_job (create));
   }
-  if (plan->def->pull)
+  if (plan->def->pull && !plan->staged)
     append_filters (log, plan);
   for (guint i = 0; i < plan->bitmaps->len; i++) {
     const PlanBitmap *bitmap = g_ptr_array_index (plan->bitmaps, i);
     json_array_append_new (log, undo_checkpoint (bitmap->disk, bitmap->node, bitmap->bitmap));
   }
-  if (plan->def->pull) {
+  if (plan->def->pull && !plan->staged) {
     append_exports (log, plan);
     return log;
   }
   for (guint i = 0; i < plan->disks->len; i++) {
     const JobDisk *disk = g_ptr_array_index (plan->disks, i);
-    if (disk->bitmap != NULL)
+    if (disk->bitmap != NULL && !plan->staged)
       json_array_append_new (log, undo_bitmap (disk->node, disk->bitmap));
     json_array_append_new (log, undo_job (disk->job));
   }
+  if (plan->staged)
+    json_array_append_new (log, undo_daemon (pidfile, plan->def->server->socket));
   return log;
 }
 
@@ -105,11 +108,14 @@ record_new (QmpMachine *machine, const JobPlan *plan, bool makes_files)
   g_autofree char *checkpoint = plan->checkpoint != NULL
                                     ? tmk_checkpoint_def_format (plan->checkpoint, TMK_XML_INTERNAL)
                                     : NULL;
+  g_autofree char *pidfile = plan->staged ? state_file (machine->state, "daemon.pid") : NULL;
   json_t *record = json_object ();
   json_object_set_new (record, "format", json_integer (1));
   json_object_set_new (record, "id", json_string (plan->run));
   json_object_set_new (record, "phase", json_string ("starting"));
   json_object_set_new (record, "pull", json_boolean (plan->def->pull));
+  json_object_set_new (record, "staged", json_boolean (plan->staged));
+  json_object_set_new (record, "pidfile", jsonx_string_or_null (pidfile));
   json_object_set_new (record, "address", jsonx_string_or_null (machine->address));
   json_object_set_new (record, "instance", jsonx_string_or_null (instance));
   json_object_set_new (record, "started_us", json_integer (g_get_real_time ()));
@@ -122,7 +128,7 @@ record_new (QmpMachine *machine, const JobPlan *plan, bool makes_files)
   for (guint i = 0; i < plan->disks->len; i++)
     json_array_append_new (disks, disk_to_json (g_ptr_array_index (plan->disks, i)));
   json_object_set_new (record, "disks", disks);
-  json_object_set_new (record, "undo", undo_log (plan, makes_files));
+  json_object_set_new (record, "undo", undo_log (plan, makes_files, pidfile));
   return record;
 }
 

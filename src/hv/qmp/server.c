@@ -69,7 +69,7 @@ check_socket (const char *path, TmkError **errp)
 }
 
 bool
-server_check (QmpMachine *machine, BackupServer *server, TmkError **errp)
+server_check (QmpMachine *machine, BackupServer *server, bool staged, TmkError **errp)
 {
   bool old = qmp_has_quirk (qmp_client_version (machine->client), QUIRK_NBD_STOP_FREEZE);
   if (server->transport == BACKUP_SERVER_FD) {
@@ -86,7 +86,7 @@ server_check (QmpMachine *machine, BackupServer *server, TmkError **errp)
   }
   if (server->transport == BACKUP_SERVER_UNIX)
     return check_socket (server->socket, errp);
-  if (old) {
+  if (old && !staged) {
     error_set (errp, DOMAIN, TMK_ERR_UNSUPPORTED, 0,
                "this QEMU could freeze with its guest when an NBD server on TCP is stopped");
     error_hint (errp, "use <server transport='unix' socket='/…'/>");

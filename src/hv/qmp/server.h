@@ -12,9 +12,9 @@
 #include "conf/backup_def.h"
 #include "hv/qmp/machine.h"
 
-/* Fills in what `server` leaves open (port), and refuses what this QEMU cannot do. Changes nothing
- * outside. */
-bool server_check (QmpMachine *machine, BackupServer *server, TmkError **errp);
+/* Fills in what `server` leaves open (port), and refuses what this QEMU (or, where the job is
+ * `staged`, the daemon that serves instead of it) cannot do. Changes nothing outside. */
+bool server_check (QmpMachine *machine, BackupServer *server, bool staged, TmkError **errp);
 
 bool server_start (QmpMachine *machine, const BackupServer *server, TmkError **errp);
 

@@ -3,6 +3,7 @@
 #include "hv/qmp/undo.h"
 
 #include "hv/qmp/server.h"
+#include "hv/qmp/staging.h"
 #include "qmp/commands.h"
 #include "util/fsx.h"
 
@@ -68,6 +69,12 @@ json_t *
 undo_export (const char *id)
 {
   return json_pack ("{s:s, s:s}", "op", "export", "id", id);
+}
+
+json_t *
+undo_daemon (const char *pidfile, const char *socket)
+{
+  return json_pack ("{s:s, s:s, s:s?}", "op", "daemon", "pidfile", pidfile, "socket", socket);
 }
 
 /* --- what is there --------------------------------------------------------------------------- */
@@ -272,6 +279,9 @@ undo_one (QmpMachine *machine, const json_t *nodes, const json_t *entry, TmkErro
 
   if (g_str_equal (op, "file"))
     return remove_file (entry, errp);
+  if (g_str_equal (op, "daemon"))
+    return staging_end_daemon (jsonx_string (entry, "pidfile"), jsonx_string (entry, "socket"),
+                               errp);
   if (client == NULL)
     return true;
   if (g_str_equal (op, "checkpoint"))

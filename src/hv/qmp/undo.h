@@ -17,6 +17,7 @@
  *   {"op": "drive", "device": P, "filter": N, "node": N, "drive": ID or null}   always
  *   {"op": "server", "socket": P or null}              always
  *   {"op": "export", "id": ID}                         always
+ *   {"op": "daemon", "pidfile": P, "socket": P or null}   always; outlives QEMU
  */
 #pragma once
 
@@ -34,6 +35,7 @@ json_t *undo_job (const char *id);
 json_t *undo_drive (const char *device, const char *filter, const char *node, const char *drive);
 json_t *undo_server (const char *socket);
 json_t *undo_export (const char *id);
+json_t *undo_daemon (const char *pidfile, const char *socket);
 
 /* Takes back what `log` names: everything for `failed`, else only what goes in any case. `machine`
  * is entered; with QEMU gone only files are. All entries are tried; where some fail the first
