@@ -274,6 +274,10 @@ cli_job_json (const TmkJobStatus *status)
     json_object_set_new (entry, "error", jsonx_string_or_null (disk->error));
     json_object_set_new (entry, "export", jsonx_string_or_null (disk->export_name));
     json_object_set_new (entry, "exportbitmap", jsonx_string_or_null (disk->export_bitmap));
+    if (status->pull) {
+      json_object_set_new (entry, "dirty", json_integer ((json_int_t) disk->dirty));
+      json_object_set_new (entry, "room", json_integer ((json_int_t) disk->room));
+    }
     json_array_append_new (disks, entry);
   }
   json_t *job = json_object ();
@@ -287,6 +291,8 @@ cli_job_json (const TmkJobStatus *status)
   json_object_set_new (job, "total", json_integer ((json_int_t) status->total));
   json_object_set_new (job, "speed", json_integer ((json_int_t) status->speed));
   json_object_set_new (job, "pause_us", json_integer ((json_int_t) status->pause_us));
+  json_object_set_new (job, "clients",
+                       status->clients >= 0 ? json_integer (status->clients) : json_null ());
   json_object_set_new (job, "error", jsonx_string_or_null (status->error));
   json_object_set_new (job, "hint", jsonx_string_or_null (status->hint));
   json_object_set_new (job, "disks", disks);

@@ -15,6 +15,24 @@ start (int argc, char **argv, const char *summary, const GOptionEntry *own, CliA
   return domain;
 }
 
+/* A scratch that has taken so much of what it can is warned of. */
+#define SCRATCH_WARN_PERCENT 80
+
+static void
+print_export (const TmkJobDisk *disk, const char *mode)
+{
+  g_autofree char *used = cli_size (disk->done);
+  g_autofree char *room = cli_size (disk->room);
+  g_autofree char *dirty = cli_size (disk->dirty);
+  printf ("  %-12s %s, %s, export '%s'", disk->name, mode, disk->state, disk->export_name);
+  if (disk->export_bitmap != NULL)
+    printf (" with map '%s'", disk->export_bitmap);
+  printf (", %s changed since; scratch '%s' %s, room for %s\n", dirty, disk->target, used, room);
+  double full = (double) disk->done / ((double) disk->done + (double) disk->room + 1);
+  if (disk->total > disk->done + disk->room && full * 100 >= SCRATCH_WARN_PERCENT)
+    printf ("  %-12s ! the scratch may run full, which breaks the job\n", "");
+}
+
 static void
 print_disk (const TmkJobDisk *disk)
 {
@@ -24,10 +42,7 @@ print_disk (const TmkJobDisk *disk)
                               ? g_strdup_printf ("incremental since '%s'", disk->incremental)
                               : g_strdup ("full");
   if (disk->export_name != NULL)
-    printf ("  %-12s %s, %s, export '%s'%s%s%s, scratch '%s' %s\n", disk->name, mode, disk->state,
-            disk->export_name, disk->export_bitmap != NULL ? " with map '" : "",
-            disk->export_bitmap != NULL ? disk->export_bitmap : "",
-            disk->export_bitmap != NULL ? "'" : "", disk->target, done);
+    print_export (disk, mode);
   else
     printf ("  %-12s %s, %s, %s of %s → %s\n", disk->name, mode, disk->state, done, total,
             disk->target);
@@ -65,8 +80,10 @@ cmd_status (int argc, char **argv)
           status->id, time);
   if (status->checkpoint != NULL)
     printf (", checkpoint '%s'", status->checkpoint);
-  if (status->state == TMK_JOB_RUNNING)
+  if (status->state == TMK_JOB_RUNNING && !status->pull)
     printf (", %s/s", speed);
+  if (status->state == TMK_JOB_RUNNING && status->clients >= 0)
+    printf (", %d client%s", status->clients, status->clients == 1 ? "" : "s");
   printf (", disks held still for %.1f ms\n", (double) status->pause_us / 1000);
   for (size_t i = 0; i < status->n_disks; i++)
     print_disk (status->disks[i]);

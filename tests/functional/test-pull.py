@@ -83,6 +83,12 @@ def test_exports_are_the_disks_as_of_the_instant(lab: Lab) -> None:
         pull.compare(name, model)
     scribble()
     pull.compare("vda", models["vda"])
+    status = lab.tidemark_json("status", "--qmp", vm.address)
+    assert status["mode"] == "pull" and status["state"] == "running", status
+    assert status["clients"] == 0, status
+    shown = status["disks"][0]
+    assert shown["export"] == "vda" and shown["done"] > 0 and shown["dirty"] > 0, shown
+    assert "export 'vda'" in lab.tidemark("status", "--qmp", vm.address).out
     pull.end()
     pull.end()  # once more: the same answer
     assert vm.inventory()["nodes"] == before

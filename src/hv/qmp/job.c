@@ -12,6 +12,7 @@
 #include "hv/qmp/job.h"
 
 #include "hv/qmp/pull.h"
+#include "hv/qmp/server.h"
 #include "hv/qmp/staging.h"
 #include "hv/qmp/targets.h"
 #include "hv/qmp/undo.h"
@@ -195,7 +196,20 @@ is_exported (const json_t *record)
          && (!jsonx_bool (record, "staged") || jsonx_bool (record, "exported"));
 }
 
-/* How full the scratch images of a pull are. */
+/* What the guest changed on the disk since the instant: the new checkpoint's bitmap tells. */
+static guint64
+dirtied_since (const QmpMachine *machine, const json_t *record, const json_t *entry)
+{
+  const char *checkpoint = jsonx_string (record, "checkpoint_name");
+  const QmpDisk *disk = job_disk (machine, entry);
+  const DiskImage *active = disk != NULL ? qmp_disk_active (disk) : NULL;
+  if (checkpoint == NULL || active == NULL)
+    return 0;
+  const NodeBitmap *bitmap = disk_image_bitmap (active, checkpoint);
+  return bitmap != NULL ? bitmap->count : 0;
+}
+
+/* How full the scratch images of a pull are, and who reads. */
 static bool
 look_at_scratch (QmpMachine *machine, json_t *record, TmkError **errp)
 {
@@ -203,7 +217,14 @@ look_at_scratch (QmpMachine *machine, json_t *record, TmkError **errp)
                                           json_pack ("{s:b}", "flat", 1), errp);
   size_t i, j;
   json_t *disk, *node;
+  const char *socket = jsonx_string (record, "socket");
+  json_object_set_new (record, "clients", json_integer (server_clients (socket)));
   json_array_foreach (json_object_get (record, "disks"), i, disk) {
+    bool device = g_strcmp0 (jsonx_string (disk, "target_type"), "block") == 0;
+    guint64 room = target_room (jsonx_string (disk, "target"), device);
+    guint64 dirty = dirtied_since (machine, record, disk);
+    json_object_set_new (disk, "room", json_integer ((json_int_t) MIN (room, G_MAXINT64)));
+    json_object_set_new (disk, "dirty", json_integer ((json_int_t) dirty));
     json_array_foreach (nodes, j, node) {
       const char *name = jsonx_string (node, "node-name");
       guint64 used = jsonx_uint (json_object_get (node, "image"), "actual-size");

@@ -114,6 +114,9 @@ record_new (QmpMachine *machine, const JobPlan *plan, bool makes_files)
   json_object_set_new (record, "id", json_string (plan->run));
   json_object_set_new (record, "phase", json_string ("starting"));
   json_object_set_new (record, "pull", json_boolean (plan->def->pull));
+  json_object_set_new (
+      record, "socket",
+      jsonx_string_or_null (plan->def->server != NULL ? plan->def->server->socket : NULL));
   json_object_set_new (record, "staged", json_boolean (plan->staged));
   json_object_set_new (record, "pidfile", jsonx_string_or_null (pidfile));
   json_object_set_new (record, "address", jsonx_string_or_null (machine->address));
@@ -224,6 +227,8 @@ show_disk (HvArena *arena, const json_t *entry)
   disk->done = jsonx_uint (entry, "done");
   disk->total = jsonx_uint (entry, "total");
   disk->error = hv_arena_string (arena, jsonx_string (entry, "error"));
+  disk->dirty = jsonx_uint (entry, "dirty");
+  disk->room = jsonx_uint (entry, "room");
   disk->export_name = hv_arena_string (arena, jsonx_string (entry, "export"));
   disk->export_bitmap = hv_arena_string (arena, jsonx_string (entry, "exportbitmap"));
   return disk;
@@ -250,6 +255,8 @@ record_to_status (const json_t *record)
   shown->pause_us = jsonx_uint (record, "pause_us");
   shown->error = hv_arena_string (arena, jsonx_string (result, "message"));
   shown->hint = hv_arena_string (arena, jsonx_string (result, "hint"));
+  const json_t *clients = json_object_get (record, "clients");
+  shown->clients = json_is_integer (clients) ? (int) json_integer_value (clients) : -1;
   shown->n_disks = json_array_size (entries);
   const TmkJobDisk **disks = hv_arena_alloc (arena, shown->n_disks * sizeof *disks);
   for (size_t i = 0; i < shown->n_disks; i++) {

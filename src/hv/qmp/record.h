@@ -3,12 +3,12 @@
  * hv/qmp/record.h: a job as it is remembered between processes: `job` while it is there,
  * `last` when it has ended. A JSON object:
  *
- *   format 1, id, pull, staged, exported, pidfile, phase, address, instance, started_us, pause_us,
- * ended_us, definition (aligned, internal form), checkpoint (the same, or null), checkpoint_name,
- *   disks: [{name, node, mode, incremental, target, target_type, format, backing, size, estimate,
- *            job, done, total, state, error, file, image, snapshot, export, exportbitmap}],
- *   undo: see hv/qmp/undo.h,
- *   result: {state: done|failed|cancelled, code, message, hint}     once it is known
+ *   format 1, id, pull, staged, exported, pidfile, socket, clients, phase, address, instance,
+ * started_us, pause_us, ended_us, definition (aligned, internal form), checkpoint (the same, or
+ * null), checkpoint_name, disks: [{name, node, mode, incremental, target, target_type, format,
+ * backing, size, estimate, job, done, total, state, error, file, image, snapshot, export,
+ * exportbitmap, room, dirty}], undo: see hv/qmp/undo.h, result: {state: done|failed|cancelled,
+ * code, message, hint}     once it is known
  *
  * Phases: `starting` (begin is at work: if it is not, undo), `running`, `ending` (the result is
  * known and written down; undo what goes with it), `ended` (in `last` only).

@@ -115,21 +115,20 @@ server_start (QmpMachine *machine, const BackupServer *server, TmkError **errp)
   return false;
 }
 
-/* How many clients are connected to the unix socket `path`, as /proc/net/unix tells: a line a
- * socket, state 03 being connected, the path last. */
-static unsigned
-count_clients (const char *path)
+/* /proc/net/unix has a line a socket: state 03 is connected, the path comes last. */
+int
+server_clients (const char *socket)
 {
   size_t len;
+  int n = 0;
+  if (socket == NULL)
+    return -1;
   g_autofree char *text = fsx_read_file ("/proc/net/unix", 64 << 20, &len, NULL);
   g_auto (GStrv) lines = g_strsplit (text != NULL ? text : "", "\n", -1);
-  unsigned n = 0;
   for (char **line = lines; *line != NULL; line++) {
     g_auto (GStrv) fields = g_strsplit_set (*line, " ", -1);
     guint last = g_strv_length (fields);
-    if (last < 8 || !g_str_equal (fields[last - 1], path))
-      continue;
-    if (g_str_equal (fields[5], "03"))
+    if (last >= 8 && g_str_equal (fields[last - 1], socket) && g_str_equal (fields[5], "03"))
       n++;
   }
   return n;
@@ -146,7 +145,7 @@ server_stop (QmpMachine *machine, const char *socket, TmkError **errp)
   }
   if (qmp_has_quirk (qmp_client_version (machine->client), QUIRK_NBD_STOP_FREEZE)) {
     gint64 deadline = g_get_monotonic_time () + NEGOTIATION_S * G_USEC_PER_SEC;
-    while (count_clients (socket) > 0 && g_get_monotonic_time () < deadline)
+    while (server_clients (socket) > 0 && g_get_monotonic_time () < deadline)
       g_usleep (20000);
   }
   g_autoptr (TmkError) err = NULL;

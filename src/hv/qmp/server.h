@@ -18,5 +18,8 @@ bool server_check (QmpMachine *machine, BackupServer *server, bool staged, TmkEr
 
 bool server_start (QmpMachine *machine, const BackupServer *server, TmkError **errp);
 
+/* How many clients are connected to the unix socket `socket`; -1 for NULL (TCP). */
+int server_clients (const char *socket);
+
 /* Stops the server on the unix socket `socket` (NULL: on TCP). Nothing where it does not run. */
 bool server_stop (QmpMachine *machine, const char *socket, TmkError **errp);
