@@ -69,7 +69,8 @@ typedef struct {
   unsigned depth;
   /* TLS is required where one of the next two is set, or where the URI's scheme is nbds. A folder
    * with ca-cert.pem and, for servers that want to know the client, client-cert.pem and
-   * client-key.pem. */
+   * client-key.pem. The server's own certificate is checked against the host's name; over a unix
+   * socket there is none, and libnbd checks nothing: there the socket's permissions protect. */
   const char *tls_certificates;
   /* A file of USERNAME:KEY lines (pre-shared keys), and which of them is ours (NULL: the login
    * name). */

@@ -35,7 +35,8 @@ is_cancelled (const FileSource *self, TmkError **errp)
   return true;
 }
 
-/* Appends the extents from `offset` to `end`, or fewer once there are `max`. `*known` is how far. */
+/* Appends the extents from `offset` to `end`, or fewer once there are `max`. `*known` is how far.
+ */
 static bool
 seek_extents (FileSource *self, uint64_t offset, uint64_t end, size_t max, ExtentList *out,
               uint64_t *known, TmkError **errp)

@@ -104,9 +104,22 @@ code_of (int err_no)
   }
 }
 
-void
-nbd_link_set_error (const NbdTarget *target, const char *what, TmkError **errp)
+/* libnbd gives no errno where the stream ended, was refused by TLS, or made no sense: only its
+ * words tell them apart. What is not known is taken for nonsense, which is not tried again. */
+static TmkErrorCode
+code_of_words (const char *why)
 {
+  if (strstr (why, "unexpectedly") != NULL || strstr (why, "gnutls_record") != NULL)
+    return TMK_ERR_GONE;
+  if (strstr (why, "gnutls") != NULL || strstr (why, "TLS") != NULL)
+    return TMK_ERR_DENIED;
+  return TMK_ERR_INVALID;
+}
+
+void
+nbd_link_set_error (const NbdLink *link, const char *what, TmkError **errp)
+{
+  const NbdTarget *target = link->target;
   const char *why = nbd_get_error ();
   int err_no = nbd_get_errno ();
   if (why == NULL)
@@ -117,9 +130,19 @@ nbd_link_set_error (const NbdTarget *target, const char *what, TmkError **errp)
     if (colon != NULL)
       why = colon + 2;
   }
-  error_set (errp, DOMAIN, code_of (err_no), err_no, "'%s': %s: %s", target->uri, what, why);
+  bool ended = link->ready && err_no == EINVAL /* "the handle is not connected" */
+               && (nbd_aio_is_dead (link->nbd) > 0 || nbd_aio_is_closed (link->nbd) > 0);
+  if (ended) {
+    why = "the connection ended";
+    err_no = ENOTCONN;
+  }
+  bool tls = !link->ready && strstr (why, "TLS") != NULL;
+  TmkErrorCode code = err_no != 0 && !tls ? code_of (err_no) : code_of_words (why);
+  error_set (errp, DOMAIN, code, err_no, "'%s': %s: %s", target->uri, what, why);
   if (err_no == ECONNREFUSED)
     error_hint (errp, "start the server, or check the address");
+  else if (tls && target->tls_certificates == NULL && target->tls_psk_file == NULL)
+    error_hint (errp, "give the TLS certificates or the pre-shared key that the server wants");
 }
 
 void
@@ -156,7 +179,7 @@ nbd_link_start (const NbdTarget *target, TmkError **errp)
   link->target = target;
   link->nbd = nbd_create ();
   if (link->nbd == NULL || !configure (link) || nbd_aio_connect_uri (link->nbd, target->uri) != 0) {
-    nbd_link_set_error (target, "cannot connect", errp);
+    nbd_link_set_error (link, "cannot connect", errp);
     return NULL;
   }
   return g_steal_pointer (&link);
@@ -253,7 +276,7 @@ nbd_link_pump (NbdLink *link, short revents, TmkError **errp)
   else if ((direction & LIBNBD_AIO_DIRECTION_WRITE) != 0 && (revents & (POLLOUT | trouble)) != 0)
     result = nbd_aio_notify_write (link->nbd);
   if (result != 0) {
-    nbd_link_set_error (link->target, link->ready ? "connection lost" : "cannot connect", errp);
+    nbd_link_set_error (link, link->ready ? "connection lost" : "cannot connect", errp);
     return false;
   }
   if (nbd_aio_is_dead (link->nbd) > 0 || nbd_aio_is_closed (link->nbd) > 0) {

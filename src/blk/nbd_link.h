@@ -76,7 +76,7 @@ bool nbd_link_pump (NbdLink *link, short revents, TmkError **errp);
 bool nbd_link_await (NbdLink *link, const bool *done, unsigned timeout_ms, TmkError **errp);
 
 /* Makes an error from that of the libnbd call that has just failed in this thread. */
-void nbd_link_set_error (const NbdTarget *target, const char *what, TmkError **errp);
+void nbd_link_set_error (const NbdLink *link, const char *what, TmkError **errp);
 
 /* The error of a command that the server refused with `err_no`; `what` names it ("read of 512
  * bytes at 0"). */

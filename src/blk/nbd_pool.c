@@ -103,8 +103,8 @@ NbdLink *
 nbd_pool_take (NbdPool *pool, TmkError **errp)
 {
   if (!count_up (pool)) {
-    error_set (errp, DOMAIN, TMK_ERR_BUSY, EBUSY,
-               "'%s': the server's only connection is in use", pool->target->uri);
+    error_set (errp, DOMAIN, TMK_ERR_BUSY, EBUSY, "'%s': the server's only connection is in use",
+               pool->target->uri);
     return NULL;
   }
   NbdLink *link;

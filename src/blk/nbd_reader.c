@@ -169,9 +169,10 @@ tend_wire (NbdReader *self, Wire *wire, TmkError **errp)
       return lose_wire (self, wire, err, errp);
     wire->state = WIRE_CONNECTING;
     wire->when = self->now;
-    if (!nbd_link_pump (wire->link, 0, &err))
-      return lose_wire (self, wire, err, errp);
   }
+  /* It may have ended, or be connected, without a wait: then poll() would not tell. */
+  if (wire->link != NULL && !nbd_link_pump (wire->link, 0, &err))
+    return lose_wire (self, wire, err, errp);
   if (wire->state == WIRE_CONNECTING && wire->link->ready) {
     if (!nbd_pool_check (self->pool, wire->link, &err))
       return lose_wire (self, wire, err, errp);
@@ -259,7 +260,7 @@ on_chunk (void *data, const void *bytes, size_t count, uint64_t offset, unsigned
 {
   Read *read = data;
   if (status != LIBNBD_READ_DATA && status != LIBNBD_READ_HOLE)
-    return 0; /* an error: `error` has it */
+    return 0;                                         /* an error: `error` has it */
   uint64_t begin = offset - read->slot->piece.offset; /* within: libnbd has checked */
   if (!spans_add (&read->got, begin, begin + count))
     read->repeated = true;
@@ -329,7 +330,7 @@ send_reads (NbdReader *self, TmkError **errp)
                                   read->slot->piece.offset, chunk, done, 0)
         < 0) {
       TmkError *err = NULL;
-      nbd_link_set_error (self->target, "cannot read", &err);
+      nbd_link_set_error (wire->link, "cannot read", &err);
       if (!lose_wire (self, wire, err, errp))
         return false;
     }
@@ -341,15 +342,13 @@ static bool
 set_read_error (NbdReader *self, const Read *read, TmkError **errp)
 {
   const TmkBlockPiece *piece = &read->slot->piece;
-  g_autofree char *what
-      = g_strdup_printf ("to read %" G_GUINT64_FORMAT " bytes at %" G_GUINT64_FORMAT, piece->length,
-                         piece->offset);
+  g_autofree char *what = g_strdup_printf (
+      "to read %" G_GUINT64_FORMAT " bytes at %" G_GUINT64_FORMAT, piece->length, piece->offset);
   if (read->err_no != 0)
     nbd_link_set_reply_error (self->target, read->err_no, what, errp);
   else
-    error_set (errp, DOMAIN, TMK_ERR_INVALID, EPROTO,
-               "'%s': asked %s, the server sent some %s", self->target->uri, what,
-               read->repeated ? "twice" : "not at all");
+    error_set (errp, DOMAIN, TMK_ERR_INVALID, EPROTO, "'%s': asked %s, the server sent some %s",
+               self->target->uri, what, read->repeated ? "twice" : "not at all");
   return false;
 }
 
@@ -405,9 +404,16 @@ static bool
 wait_and_pump (NbdReader *self, TmkError **errp)
 {
   for (unsigned i = 0; i < self->n_wires; i++) {
+    Wire *wire = &self->wires[i];
+    TmkError *err = NULL;
     self->pfds[i] = (struct pollfd){ .fd = -1 };
-    if (self->wires[i].link != NULL)
-      nbd_link_pollfd (self->wires[i].link, &self->pfds[i]);
+    /* Again: it may have ended when something was sent. */
+    if (wire->link != NULL && !nbd_link_pump (wire->link, 0, &err)) {
+      if (!lose_wire (self, wire, err, errp))
+        return false;
+    } else if (wire->link != NULL) {
+      nbd_link_pollfd (wire->link, &self->pfds[i]);
+    }
   }
   struct pollfd *wake = &self->pfds[self->n_wires], *cancel = wake + 1;
   *wake = (struct pollfd){ .fd = reader_wake_fd (self->reader), .events = POLLIN };
@@ -451,9 +457,8 @@ run (ReaderEngine *engine, TmkBlockReader *reader, TmkError **errp)
     self->reads[i].reader = self;
   self->now = g_get_monotonic_time ();
   for (;;) {
-    if (reader_should_stop (reader, errp) || !tend_wires (self, errp)
-        || !settle_status (self, errp) || !settle_reads (self, errp) || !ask_status (self, errp)
-        || !send_reads (self, errp))
+    if (reader_should_stop (reader, errp) || !tend_wires (self, errp) || !settle_status (self, errp)
+        || !settle_reads (self, errp) || !ask_status (self, errp) || !send_reads (self, errp))
       return false;
     if (self->n_done > 0)
       continue; /* answered while it was sent */

@@ -80,7 +80,7 @@ static bool
 finish_command (NbdLink *link, int64_t cookie, Reply *reply, const char *what, TmkError **errp)
 {
   if (cookie < 0) {
-    nbd_link_set_error (link->target, what, errp);
+    nbd_link_set_error (link, what, errp);
     return false;
   }
   if (!nbd_link_await (link, &reply->done, link->target->reply_ms, errp)) {

@@ -167,7 +167,7 @@ nbd_status_send (NbdStatus *status, NbdLink *link, TmkError **errp)
   if (send_request (status, link) >= 0)
     return true;
   nbd_status_drop (status);
-  nbd_link_set_error (status->target, "cannot ask for extents", errp);
+  nbd_link_set_error (link, "cannot ask for extents", errp);
   return false;
 }
 
@@ -185,9 +185,9 @@ nbd_status_check (NbdStatus *status, TmkError **errp)
     return false;
   }
   if (status->err_no != 0) {
-    g_autofree char *what = g_strdup_printf (
-        "to tell the block status of %" G_GUINT64_FORMAT " bytes at %" G_GUINT64_FORMAT,
-        status->asked_end - status->asked, status->asked);
+    g_autofree char *what = g_strdup_printf ("to tell the block status of %" G_GUINT64_FORMAT
+                                             " bytes at %" G_GUINT64_FORMAT,
+                                             status->asked_end - status->asked, status->asked);
     nbd_link_set_reply_error (status->target, status->err_no, what, errp);
     return false;
   }

@@ -36,7 +36,7 @@ struct TmkBlockReader {
   pthread_cond_t changed; /* `ready` or `ended` */
   ReaderSlot **free_slots;
   unsigned n_free;
-  bool starved; /* the engine found no slot */
+  bool starved;       /* the engine found no slot */
   ReaderSlot **ready; /* a ring */
   unsigned ready_head, n_ready;
   unsigned waiting; /* consumers */
@@ -99,8 +99,8 @@ feed_init (ReadFeed *feed, const ReaderSetup *setup)
   extent_list_init (&feed->now);
   extent_list_init (&feed->next);
   if (setup->extents != NULL) {
-    const ExtentList given = { .at = (TmkBlockExtent *) setup->extents->extents,
-                               .n = setup->extents->n_extents };
+    const ExtentList given
+        = { .at = (TmkBlockExtent *) setup->extents->extents, .n = setup->extents->n_extents };
     feed_take (feed, &given, &feed->now);
     feed->wanted = feed->size;
   }

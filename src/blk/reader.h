@@ -54,8 +54,8 @@ typedef struct {
 typedef struct {
   bool only_dirty;
   uint64_t size, align, request;
-  ExtentWalk walk;       /* over `now` */
-  ExtentList now, next;  /* aligned */
+  ExtentWalk walk;      /* over `now` */
+  ExtentList now, next; /* aligned */
   bool has_next;
   uint64_t wanted; /* where the window begins that is to be put next; `size`: there is none */
 } ReadFeed;

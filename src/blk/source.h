@@ -9,7 +9,8 @@
 #include "blk/reader.h"
 #include "util/error.h"
 
-/* The functions of a kind; none may be NULL. `offset` and `length` were checked against the size. */
+/* The functions of a kind; none may be NULL. `offset` and `length` were checked against the size.
+ */
 typedef struct {
   /* Appends to `out`, which is empty, the extents of a range. Any thread. */
   bool (*extents) (TmkBlockSource *source, uint64_t offset, uint64_t length, ExtentList *out,
