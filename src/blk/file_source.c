@@ -131,12 +131,14 @@ fill (FileReader *self, ReaderSlot *slot, TmkError **errp)
 
 /* Waits for a free slot. NULL: stopped, cancelled (with an error). */
 static ReaderSlot *
-wait_for_slot (FileReader *self, TmkBlockReader *reader, TmkError **errp)
+wait_for_slot (FileReader *self, TmkBlockReader *reader, bool zero, TmkError **errp)
 {
   for (;;) {
     if (reader_should_stop (reader, errp) || is_cancelled (self->file, errp))
       return NULL;
-    ReaderSlot *slot = reader_take_slot (reader);
+    ReaderSlot *slot = reader_take_slot (reader, zero);
+    if (slot == NULL || !zero)
+      reader_announce (reader);
     if (slot != NULL)
       return slot;
     struct pollfd pfds[2] = { { .fd = reader_wake_fd (reader), .events = POLLIN },
@@ -151,12 +153,9 @@ run (ReaderEngine *engine, TmkBlockReader *reader, TmkError **errp)
 {
   FileReader *self = (FileReader *) engine;
   ReadFeed *feed = reader_feed (reader);
-  ReaderSlot *slot = NULL;
   for (;;) {
     uint64_t offset, length;
     bool zero;
-    if (slot == NULL && (slot = wait_for_slot (self, reader, errp)) == NULL)
-      return false;
     if (!read_feed_next (feed, &offset, &length, &zero)) {
       if (read_feed_is_done (feed))
         return true;
@@ -164,11 +163,14 @@ run (ReaderEngine *engine, TmkBlockReader *reader, TmkError **errp)
         return false;
       continue;
     }
+    ReaderSlot *slot = wait_for_slot (self, reader, zero, errp);
+    if (slot == NULL)
+      return false;
     slot->piece.offset = offset;
     slot->piece.length = length;
     if (!zero && !fill (self, slot, errp))
       return false;
-    reader_deliver (reader, g_steal_pointer (&slot), zero, !zero);
+    reader_deliver (reader, slot, zero, !zero);
   }
 }
 

@@ -69,7 +69,9 @@ struct NbdReader {
   Read **to_send;  /* lost on the way */
   unsigned n_to_send;
   unsigned n_under_way;
-  ReaderSlot *spare; /* free, taken ahead */
+  bool has_next; /* a piece that was cut off, and waits for a slot */
+  uint64_t next_offset, next_length;
+  bool next_zero;
   NbdStatus status;
   bool asking; /* status is on the way to the next window */
   unsigned status_resends;
@@ -287,16 +289,16 @@ next_read (NbdReader *self)
   if (self->n_to_send > 0)
     return self->to_send[--self->n_to_send];
   for (;;) {
-    if (self->spare == NULL)
-      self->spare = reader_take_slot (self->reader);
-    uint64_t offset, length;
-    bool zero;
-    if (self->spare == NULL || !read_feed_next (self->feed, &offset, &length, &zero))
+    if (!self->has_next)
+      self->has_next
+          = read_feed_next (self->feed, &self->next_offset, &self->next_length, &self->next_zero);
+    ReaderSlot *slot = self->has_next ? reader_take_slot (self->reader, self->next_zero) : NULL;
+    if (slot == NULL)
       return NULL;
-    ReaderSlot *slot = g_steal_pointer (&self->spare);
-    slot->piece.offset = offset;
-    slot->piece.length = length;
-    if (!zero) {
+    self->has_next = false;
+    slot->piece.offset = self->next_offset;
+    slot->piece.length = self->next_length;
+    if (!self->next_zero) {
       Read *read = &self->reads[slot->index];
       read->slot = slot;
       read->resends = 0;
@@ -415,6 +417,7 @@ wait_and_pump (NbdReader *self, TmkError **errp)
       nbd_link_pollfd (wire->link, &self->pfds[i]);
     }
   }
+  reader_announce (self->reader);
   struct pollfd *wake = &self->pfds[self->n_wires], *cancel = wake + 1;
   *wake = (struct pollfd){ .fd = reader_wake_fd (self->reader), .events = POLLIN };
   *cancel = (struct pollfd){ .fd = self->target->cancel_fd, .events = POLLIN };
@@ -460,9 +463,9 @@ run (ReaderEngine *engine, TmkBlockReader *reader, TmkError **errp)
     if (reader_should_stop (reader, errp) || !tend_wires (self, errp) || !settle_status (self, errp)
         || !settle_reads (self, errp) || !ask_status (self, errp) || !send_reads (self, errp))
       return false;
-    if (self->n_done > 0)
-      continue; /* answered while it was sent */
-    if (self->n_under_way == 0 && self->n_to_send == 0 && !self->asking
+    if (self->n_done > 0 || (!self->asking && read_feed_wants (self->feed)))
+      continue; /* answered while it was sent; the next window was begun */
+    if (self->n_under_way == 0 && self->n_to_send == 0 && !self->asking && !self->has_next
         && read_feed_is_done (self->feed))
       return true;
     if (!wait_and_pump (self, errp))

@@ -15,11 +15,20 @@
 #include <unistd.h>
 
 #define DOMAIN "blk"
+#define ZERO_SLOTS 256
+#define ANNOUNCE 64 /* pieces that are not kept from consumers any longer */
+
+/* Slots that nobody has: a stack. Those used last are on top, they may still be in the cache. */
+typedef struct {
+  ReaderSlot **free;
+  unsigned n_free, n_all;
+  bool starved; /* the engine found none, and is to be woken */
+} SlotPool;
 
 struct TmkBlockReader {
   /* fixed */
   char *name;
-  unsigned n_slots;
+  unsigned n_buffers, n_slots;
   ReaderSlot *slots;
   unsigned char *memory;
   size_t memory_size;
@@ -34,10 +43,8 @@ struct TmkBlockReader {
   /* under lock */
   pthread_mutex_t lock;
   pthread_cond_t changed; /* `ready` or `ended` */
-  ReaderSlot **free_slots;
-  unsigned n_free;
-  bool starved;       /* the engine found no slot */
-  ReaderSlot **ready; /* a ring */
+  SlotPool pools[2];      /* with a buffer, without */
+  ReaderSlot **ready;     /* a ring */
   unsigned ready_head, n_ready;
   unsigned waiting; /* consumers */
   bool ended;
@@ -134,24 +141,27 @@ static bool
 allocate (TmkBlockReader *reader, unsigned request, TmkError **errp)
 {
   size_t room = ((size_t) request + 4095) & ~(size_t) 4095;
-  reader->memory_size = room * reader->n_slots;
+  reader->memory_size = room * reader->n_buffers;
   reader->memory = mmap (NULL, reader->memory_size, PROT_READ | PROT_WRITE,
                          MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (reader->memory == MAP_FAILED) {
     reader->memory = NULL;
-    error_set_errno (errp, DOMAIN, errno, "cannot allocate %u buffers", reader->n_slots);
+    error_set_errno (errp, DOMAIN, errno, "cannot allocate %u buffers", reader->n_buffers);
     return false;
   }
   reader->slots = g_new0 (ReaderSlot, reader->n_slots);
-  reader->free_slots = g_new0 (ReaderSlot *, reader->n_slots);
   reader->ready = g_new0 (ReaderSlot *, reader->n_slots);
-  for (unsigned i = 0; i < reader->n_slots; i++) {
-    reader->slots[i].buffer = reader->memory + i * room;
-    reader->slots[i].index = i;
-    /* A stack, the first one on top: the buffers used last are still in the cache. */
-    reader->free_slots[reader->n_slots - 1 - i] = &reader->slots[i];
+  for (int kind = 0; kind < 2; kind++)
+    reader->pools[kind].free = g_new0 (ReaderSlot *, reader->n_slots);
+  for (unsigned i = reader->n_slots; i-- > 0;) {
+    ReaderSlot *slot = &reader->slots[i];
+    slot->index = i;
+    if (i < reader->n_buffers)
+      slot->buffer = reader->memory + i * room;
+    SlotPool *pool = &reader->pools[slot->buffer == NULL];
+    pool->free[pool->n_free++] = slot;
+    pool->n_all++;
   }
-  reader->n_free = reader->n_slots;
   return true;
 }
 
@@ -161,7 +171,8 @@ reader_new (const ReaderSetup *setup, ReaderEngine *engine, TmkError **errp)
   g_autoptr (TmkBlockReader) reader = g_new0 (TmkBlockReader, 1);
   reader->engine = engine;
   reader->name = g_strdup (setup->name);
-  reader->n_slots = MAX (setup->buffers, 2);
+  reader->n_buffers = MAX (setup->buffers, 2);
+  reader->n_slots = reader->n_buffers + ZERO_SLOTS;
   pthread_mutex_init (&reader->lock, NULL);
   pthread_cond_init (&reader->changed, NULL);
   reader->wake_fd = -1;
@@ -218,7 +229,8 @@ tmk_block_reader_free (TmkBlockReader *reader)
   pthread_mutex_destroy (&reader->lock);
   tmk_error_free (reader->error);
   g_free (reader->slots);
-  g_free (reader->free_slots);
+  for (int kind = 0; kind < 2; kind++)
+    g_free (reader->pools[kind].free);
   g_free (reader->ready);
   g_free (reader->name);
   g_free (reader);
@@ -235,7 +247,7 @@ reader_feed (TmkBlockReader *reader)
 unsigned
 reader_slots (const TmkBlockReader *reader)
 {
-  return reader->n_slots;
+  return reader->n_buffers;
 }
 
 int
@@ -255,11 +267,12 @@ reader_should_stop (TmkBlockReader *reader, TmkError **errp)
 }
 
 ReaderSlot *
-reader_take_slot (TmkBlockReader *reader)
+reader_take_slot (TmkBlockReader *reader, bool zero)
 {
+  SlotPool *pool = &reader->pools[zero];
   pthread_mutex_lock (&reader->lock);
-  ReaderSlot *slot = reader->n_free > 0 ? reader->free_slots[--reader->n_free] : NULL;
-  reader->starved = slot == NULL;
+  ReaderSlot *slot = pool->n_free > 0 ? pool->free[--pool->n_free] : NULL;
+  pool->starved = slot == NULL;
   pthread_mutex_unlock (&reader->lock);
   return slot;
 }
@@ -283,10 +296,22 @@ reader_deliver (TmkBlockReader *reader, ReaderSlot *slot, bool zero, bool read)
     reader->stats.read += slot->piece.length;
   reader->stats.requests += read;
   reader->ready[(reader->ready_head + reader->n_ready++) % reader->n_slots] = slot;
-  bool signal = reader->waiting > 0;
+  bool many = reader->n_ready >= ANNOUNCE;
   pthread_mutex_unlock (&reader->lock);
-  if (signal)
+  if (many)
+    reader_announce (reader);
+}
+
+void
+reader_announce (TmkBlockReader *reader)
+{
+  pthread_mutex_lock (&reader->lock);
+  unsigned wakes = MIN (reader->waiting, reader->n_ready);
+  pthread_mutex_unlock (&reader->lock);
+  if (wakes == 1)
     pthread_cond_signal (&reader->changed);
+  else if (wakes > 1)
+    pthread_cond_broadcast (&reader->changed);
 }
 
 void
@@ -299,6 +324,22 @@ reader_count_reconnect (TmkBlockReader *reader)
 
 /* --- for consumers */
 
+/* Under lock: should the engine be woken? One slot at a time would make the two threads take turns,
+ * so not for fewer than a quarter of them, unless somebody waits for what they will hold. */
+static bool
+ends_starvation (TmkBlockReader *reader)
+{
+  bool ends = false;
+  for (int kind = 0; kind < 2; kind++) {
+    SlotPool *pool = &reader->pools[kind];
+    if (pool->starved && pool->n_free >= (reader->waiting > 0 ? 1 : pool->n_all / 4 + 1)) {
+      pool->starved = false;
+      ends = true;
+    }
+  }
+  return ends;
+}
+
 bool
 tmk_block_reader_next (TmkBlockReader *reader, const TmkBlockPiece **piece, TmkError **errp)
 {
@@ -307,6 +348,8 @@ tmk_block_reader_next (TmkBlockReader *reader, const TmkBlockPiece **piece, TmkE
   pthread_mutex_lock (&reader->lock);
   while (reader->n_ready == 0 && !reader->ended) {
     reader->waiting++;
+    if (ends_starvation (reader))
+      wake (reader);
     pthread_cond_wait (&reader->changed, &reader->lock);
     reader->waiting--;
   }
@@ -332,12 +375,12 @@ tmk_block_reader_release (TmkBlockReader *reader, const TmkBlockPiece *piece)
   /* The piece is the slot's first member, and the slot is ours to change. */
   ReaderSlot *slot = (ReaderSlot *) piece;
   pthread_mutex_lock (&reader->lock);
-  g_assert (slot == &reader->slots[slot->index] && reader->n_free < reader->n_slots);
-  reader->free_slots[reader->n_free++] = slot;
-  bool starved = reader->starved;
-  reader->starved = false;
+  SlotPool *pool = &reader->pools[slot->buffer == NULL];
+  g_assert (slot == &reader->slots[slot->index] && pool->n_free < pool->n_all);
+  pool->free[pool->n_free++] = slot;
+  bool hungry = ends_starvation (reader);
   pthread_mutex_unlock (&reader->lock);
-  if (starved)
+  if (hungry)
     wake (reader);
 }
 

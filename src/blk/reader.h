@@ -15,9 +15,9 @@
 
 /* A buffer and what it holds. Belongs to the pool, the engine or a consumer. */
 typedef struct {
-  TmkBlockPiece piece; /* first: consumers see only this */
-  unsigned char *buffer;
-  unsigned index; /* 0 …, for the engine's own array */
+  TmkBlockPiece piece;   /* first: consumers see only this */
+  unsigned char *buffer; /* NULL: only for zeroes */
+  unsigned index;        /* 0 …, for the engine's own array; those with a buffer first */
 } ReaderSlot;
 
 typedef struct ReaderEngine ReaderEngine;
@@ -78,20 +78,26 @@ TmkBlockReader *reader_new (const ReaderSetup *setup, ReaderEngine *engine, TmkE
 /* --- for the engine's thread */
 
 ReadFeed *reader_feed (TmkBlockReader *reader);
-unsigned reader_slots (const TmkBlockReader *reader);
+unsigned reader_slots (const TmkBlockReader *reader); /* with a buffer */
 int reader_wake_fd (const TmkBlockReader *reader);
 
 /* Was the reader cancelled (then with an error) or is it being freed? */
 bool reader_should_stop (TmkBlockReader *reader, TmkError **errp);
 
-/* A free slot, or NULL: then `wake_fd` becomes readable when there is one. */
-ReaderSlot *reader_take_slot (TmkBlockReader *reader);
+/* A free slot, or NULL: then `wake_fd` becomes readable when there is one. `zero`: without a
+ * buffer. Of those there are many, so that a disk of many small zeroes costs no wait for each. */
+ReaderSlot *reader_take_slot (TmkBlockReader *reader, bool zero);
 
 /* Clears `wake_fd`. */
 void reader_acknowledge (TmkBlockReader *reader);
 
-/* Hands a slot to the consumers. `zero`: its buffer does not count. `read`: it came from a read. */
+/* Hands a slot to the consumers. `zero`: its buffer does not count. `read`: it came from a read.
+ * They may not be told before reader_announce(). */
 void reader_deliver (TmkBlockReader *reader, ReaderSlot *slot, bool zero, bool read);
+
+/* Wakes consumers for what was delivered: to be called before the engine waits or works. To wake
+ * for each piece would cost more than small ones are worth. */
+void reader_announce (TmkBlockReader *reader);
 
 void reader_count_reconnect (TmkBlockReader *reader);
 
