@@ -4,6 +4,8 @@
 #define TIDEMARK_TIDEMARK_H
 
 #include <tidemark/backup_def.h>
+#include <tidemark/block_sink.h>
+#include <tidemark/block_source.h>
 #include <tidemark/checkpoint_def.h>
 #include <tidemark/domain.h>
 #include <tidemark/domain_def.h>
