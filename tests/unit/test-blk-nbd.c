@@ -45,7 +45,7 @@ start_peer (Peer *peer, const char *options)
     end_process (peer->pid);
   g_unlink (peer->socket);
   peer->pid = start_process (command);
-  wait_for_file (peer->socket);
+  wait_for_server (peer->socket);
 }
 
 static void

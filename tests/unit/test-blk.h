@@ -7,6 +7,9 @@
 
 #include "util/error.h"
 
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
 #include <glib/gstdio.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -104,15 +107,21 @@ slowness (void)
   return slow != NULL ? CLAMP (atoi (slow), 1, 100) : 1;
 }
 
+/* Waits until somebody listens on the unix socket `path`: it is there a moment before that. */
 static inline void
-wait_for_file (const char *path)
+wait_for_server (const char *path)
 {
+  struct sockaddr_un address = { .sun_family = AF_UNIX };
+  g_strlcpy (address.sun_path, path, sizeof address.sun_path);
   for (int i = 0; i < 1000 * slowness (); i++) {
-    if (g_file_test (path, G_FILE_TEST_EXISTS))
+    int fd = socket (AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    bool up = fd >= 0 && connect (fd, (struct sockaddr *) &address, sizeof address) == 0;
+    close (fd);
+    if (up)
       return;
     g_usleep (10000);
   }
-  g_error ("'%s' did not come", path);
+  g_error ("nobody listens on '%s'", path);
 }
 
 /* --- errors */
