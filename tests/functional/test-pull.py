@@ -2,64 +2,11 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """Proves: the exports of a pull are the disks as of one instant, whatever the guest writes
 meanwhile, with an exact map of what changed; a scratch in trouble breaks the pull, not the guest."""
-import json
 import os
 import signal
 
-from backup import backup_xml, checkpoint_xml
 from lab import Guest, Lab, Model, Skip, main, test, wait_until
-
-
-def pull_xml(lab: Lab, socket: str, disks: dict[str, tuple[str, str | None]]) -> str:
-    """`disks`: name → (scratch, checkpoint to start from or None)."""
-    body = "".join(
-        f"<disk name='{name}' type='file'{f' incremental={chr(39)}{since}{chr(39)}' if since else ''}>"
-        f"<scratch file='{scratch}'/></disk>" for name, (scratch, since) in disks.items())
-    return (f"<domainbackup mode='pull'><server transport='unix' socket='{socket}'/>"
-            f"<disks>{body}</disks></domainbackup>")
-
-
-class Pull:
-    """Pulls of all disks of a machine."""
-
-    def __init__(self, lab: Lab, vm) -> None:
-        self.lab, self.vm = lab, vm
-        self.socket = os.path.join(lab.sockets, "nbd")
-        self.folder = lab.path("scratch")
-        os.makedirs(self.folder, exist_ok=True)
-
-    def begin(self, name: str, since: dict[str, str] | None = None, *options: str, folder=None,
-              **how):
-        disks = {disk.name: (f"{folder or self.folder}/{disk.name}.scratch",
-                             (since or {}).get(disk.name)) for disk in self.vm.disks}
-        document = self.lab.file(f"pull-{name}.xml", pull_xml(self.lab, self.socket, disks))
-        checkpoint = self.lab.file(f"pull-{name}-c.xml", checkpoint_xml(name))
-        return self.lab.tidemark("begin", "--qmp", self.vm.address, *options, document, checkpoint,
-                                 **how)
-
-    def uri(self, name: str) -> str:
-        return f"nbd+unix:///{name}?socket={self.socket}"
-
-    def end(self, **how):
-        result = self.lab.tidemark("end", "--qmp", self.vm.address, **how)
-        self.vm.assert_clean()
-        assert not os.path.exists(self.socket) and os.listdir(self.folder) == []
-        return result
-
-    def compare(self, name: str, model: Model) -> None:
-        raw = self.lab.fresh(".raw")
-        self.lab.tool("nbdcopy", self.uri(name), raw)
-        self.lab.compare(raw, model, "raw")
-        os.unlink(raw)
-        other = self.lab.fresh(".raw")
-        self.lab.tool("qemu-img", "convert", "-f", "raw", "-O", "raw", self.uri(name), other)
-        self.lab.compare(other, model, "raw")
-        os.unlink(other)
-
-    def dirty(self, name: str, bitmap: str) -> list[tuple[int, int]]:
-        rows = json.loads(self.lab.tool("nbdinfo", "--json",
-                                        f"--map=qemu:dirty-bitmap:{bitmap}", self.uri(name)).out)
-        return [(row["offset"], row["offset"] + row["length"]) for row in rows if row["type"] & 1]
+from pull import Pull, covers, pull_disk, pull_document, unix_server
 
 
 @test(timeout=150)
@@ -102,12 +49,8 @@ def test_exports_are_the_disks_as_of_the_instant(lab: Lab) -> None:
         pull.compare(name, model)
     dirty = pull.dirty("vda", "backup-vda")
     changed = old["vda"].differs(models["vda"])
-    for start, stop in changed:
-        at = start
-        while at < stop:
-            inside = [high for low, high in dirty if low <= at < high]
-            assert inside, f"byte {at} changed but is not in the map"
-            at = min(inside[0], stop)
+    for start, length in changed:
+        assert covers(dirty, start, start + length), f"{start} changed but is not in the map"
     pull.end()
     for disk in vm.disks:
         assert set(vm.bitmaps(disk)) == {"c1", "c2"}, vm.bitmaps(disk)
@@ -223,7 +166,7 @@ def test_staged_pull_is_undone(lab: Lab) -> None:
         vm.writer(vda).write(start, 1 << 20, 0x11)
     before = vm.inventory()
     begun = lab.tidemark_popen("begin", "--qmp", vm.address, "--bandwidth", "4M", lab.file(
-        "slow.xml", pull_xml(lab, pull.socket, {"vda": (f"{pull.folder}/vda.scratch", None)})))
+        "slow.xml", pull_document(unix_server(pull.socket), [pull_disk("vda", pull.scratch("vda"))])))
     wait_until(lambda: vm.qmp.command("query-jobs"), 10)
     begun.send_signal(signal.SIGINT)
     _, err = begun.communicate(timeout=20)

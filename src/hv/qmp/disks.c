@@ -370,7 +370,9 @@ read_disk (const json_t *block, const json_t *stats, GHashTable *nodes)
   return disk;
 }
 
-/* The entry of query-blockstats for the device of `block`: they share qdev, device and root. */
+/* The entry of query-blockstats for the device of `block`. They share qdev and device; the root
+ * node only where no device uses the drive, for between the two queries a job may have ended and
+ * taken its filter away. */
 static const json_t *
 stats_of (const json_t *blockstats, const json_t *block)
 {
@@ -380,7 +382,7 @@ stats_of (const json_t *blockstats, const json_t *block)
   json_t *stats;
   json_array_foreach (blockstats, i, stats) {
     if (g_strcmp0 (jsonx_string (stats, "qdev"), qdev) == 0
-        && g_strcmp0 (jsonx_string (stats, "node-name"), node) == 0
+        && (qdev != NULL || g_strcmp0 (jsonx_string (stats, "node-name"), node) == 0)
         && g_strcmp0 (jsonx_string (stats, "device"), jsonx_string (block, "device")) == 0)
       return stats;
   }

@@ -26,8 +26,6 @@
 /* Less room than this (or than the job may still need, if that is less) and it is cancelled. */
 #define RESERVE (4 * 1024 * 1024)
 
-#define PROBE_EVERY_US (2 * G_USEC_PER_SEC)
-
 /* --- ending ---------------------------------------------------------------------------------- */
 
 static bool
@@ -211,26 +209,32 @@ dirtied_since (const QmpMachine *machine, const json_t *record, const json_t *en
 
 /* How full the scratch images of a pull are, and who reads. */
 static bool
-look_at_scratch (QmpMachine *machine, json_t *record, TmkError **errp)
+look_at_scratch (QmpMachine *machine, json_t *record, JobCounts *counts, TmkError **errp)
 {
   g_autoptr (json_t) nodes = qmp_execute (machine->client, "query-named-block-nodes",
                                           json_pack ("{s:b}", "flat", 1), errp);
   size_t i, j;
   json_t *disk, *node;
   const char *socket = jsonx_string (record, "socket");
-  json_object_set_new (record, "clients", json_integer (server_clients (socket)));
+  json_object_set_new (record, "clients", json_integer (server_clients (machine, socket)));
   json_array_foreach (json_object_get (record, "disks"), i, disk) {
     bool device = g_strcmp0 (jsonx_string (disk, "target_type"), "block") == 0;
     guint64 room = target_room (jsonx_string (disk, "target"), device);
     guint64 dirty = dirtied_since (machine, record, disk);
     json_object_set_new (disk, "room", json_integer ((json_int_t) MIN (room, G_MAXINT64)));
     json_object_set_new (disk, "dirty", json_integer ((json_int_t) dirty));
+    bool found = false;
     json_array_foreach (nodes, j, node) {
       const char *name = jsonx_string (node, "node-name");
       guint64 used = jsonx_uint (json_object_get (node, "image"), "actual-size");
-      if (g_strcmp0 (name, jsonx_string (disk, "image")) == 0)
-        json_object_set_new (disk, "done", json_integer ((json_int_t) used));
+      if (g_strcmp0 (name, jsonx_string (disk, "image")) != 0)
+        continue;
+      found = true;
+      json_object_set_new (disk, "done", json_integer ((json_int_t) used));
     }
+    found = found || jsonx_bool (record, "staged"); /* a daemon of ours has them */
+    counts->running += found;
+    counts->missing += !found;
   }
   return nodes != NULL;
 }
@@ -239,10 +243,8 @@ static bool
 look_at_jobs (QmpMachine *machine, json_t *record, JobCounts *counts, TmkError **errp)
 {
   *counts = (JobCounts){ 0 };
-  if (is_exported (record)) {
-    counts->running = (unsigned) json_array_size (json_object_get (record, "disks"));
-    return look_at_scratch (machine, record, errp);
-  }
+  if (is_exported (record))
+    return look_at_scratch (machine, record, counts, errp);
   g_autoptr (json_t) jobs = qmp_query_jobs (machine->client, errp);
   if (jobs == NULL)
     return false;
@@ -277,9 +279,10 @@ failure_of (const json_t *record)
   return NULL;
 }
 
-/* A disk whose size changed while it was copied is in no state it ever was in. */
+/* A disk whose size changed while it was copied is in no state it ever was in. One that went away
+ * during a pull is refused too: nobody knows what was done to its images since. */
 static TmkError *
-resized_disk (QmpMachine *machine, const json_t *record)
+changed_disk (QmpMachine *machine, const json_t *record)
 {
   size_t i;
   json_t *entry;
@@ -287,6 +290,11 @@ resized_disk (QmpMachine *machine, const json_t *record)
   json_array_foreach (json_object_get (record, "disks"), i, entry) {
     const char *name = jsonx_string (entry, "name");
     const QmpDisk *disk = job_disk (machine, entry);
+    if (disk == NULL && jsonx_bool (record, "pull")) {
+      error_set (&err, DOMAIN, TMK_ERR_GONE, 0, "disk '%s' was detached during the backup", name);
+      error_hint (&err, "begin again");
+      return err;
+    }
     if (disk == NULL || qmp_disk_active (disk) == NULL
         || qmp_disk_active (disk)->size == jsonx_uint (entry, "size"))
       continue;
@@ -324,40 +332,21 @@ target_running_full (const json_t *record)
   return NULL;
 }
 
-/* Ends a pull whose snapshot broke at once: before QEMU 10 its export shows what the guest writes
- * now, and nobody must take that for the disk as of the instant. */
-static bool
-act_on_pull (QmpMachine *machine, json_t *record, TmkError **errp)
-{
-  gint64 now = g_get_monotonic_time ();
-  if (jsonx_bool (record, "staged")) /* a copy cannot break */
-    return true;
-  if (now - machine->probed_at_us < PROBE_EVERY_US)
-    return true;
-  machine->probed_at_us = now;
-  g_autoptr (TmkError) broken = NULL;
-  if (pull_probe (machine, record, &broken))
-    return true;
-  if (tmk_error_code (broken) == TMK_ERR_IO)
-    return fail_job (machine, record, "failed", broken, errp);
-  error_propagate (errp, g_steal_pointer (&broken));
-  return false;
-}
-
 static bool
 act_on_job (QmpMachine *machine, json_t *record, const JobCounts *counts, TmkError **errp)
 {
   g_autoptr (TmkError) trouble = guest_in_trouble (machine, record);
   if (trouble != NULL)
     return fail_job (machine, record, "failed", trouble, errp);
-  if (is_exported (record))
-    return act_on_pull (machine, record, errp);
+  /* A pull is not probed while it is exported: see pull_probe(). */
+  if (is_exported (record) && counts->missing == 0)
+    return true;
   g_autoptr (TmkError) failure = failure_of (record);
   if (failure == NULL && counts->missing > 0)
     error_set (&failure, DOMAIN, TMK_ERR_GONE, 0,
                "QEMU knows nothing of the job any more: it was started anew, or somebody ended it");
   if (failure == NULL && counts->running == 0)
-    failure = resized_disk (machine, record);
+    failure = changed_disk (machine, record);
   if (failure == NULL && counts->running > 0)
     failure = target_running_full (record);
   if (failure != NULL)
@@ -568,16 +557,38 @@ machine_job_xml (TmkDomain *domain, unsigned flags, TmkError **errp)
   return def != NULL ? tmk_backup_def_format (def, TMK_XML_PUBLIC) : NULL;
 }
 
+/* Puts all clients out, so that nobody reads any more when the snapshots are probed. */
+static bool
+end_exports (QmpMachine *machine, const json_t *record, TmkError **errp)
+{
+  g_autoptr (json_t) exports = json_array ();
+  g_autoptr (json_t) rest = NULL;
+  size_t i;
+  json_t *entry;
+  json_array_foreach (json_object_get (record, "undo"), i, entry) {
+    if (g_strcmp0 (jsonx_string (entry, "op"), "export") == 0)
+      json_array_append (exports, entry);
+  }
+  return undo_run (machine, exports, false, &rest, errp);
+}
+
 static bool
 end_running_pull (QmpMachine *machine, json_t *record, TmkError **errp)
 {
+  JobCounts counts;
   g_autoptr (TmkError) broken = NULL;
-  if (is_exported (record)) {
-    broken = resized_disk (machine, record);
-  } else {
+  if (!look_at_jobs (machine, record, &counts, errp))
+    return false;
+  if (!is_exported (record)) {
     error_set (&broken, DOMAIN, TMK_ERR_CANCELLED, 0, "the copies to export were not complete");
     error_hint (&broken, "begin again");
+    return fail_job (machine, record, "failed", broken, errp) && ended_well (record, errp);
   }
+  if (counts.missing > 0)
+    return act_on_job (machine, record, &counts, errp) && ended_well (record, errp);
+  if (!end_exports (machine, record, errp))
+    return false;
+  broken = changed_disk (machine, record);
   if (broken == NULL && !jsonx_bool (record, "staged") && !pull_probe (machine, record, &broken)
       && tmk_error_code (broken) != TMK_ERR_IO) {
     error_propagate (errp, g_steal_pointer (&broken));

@@ -36,8 +36,6 @@ typedef struct {
   /* for the speed shown in a status: the last look */
   gint64 seen_at_us;
   guint64 seen_done;
-
-  gint64 probed_at_us; /* when this process last asked whether a pull's snapshots are whole */
 } QmpMachine;
 
 typedef enum {

@@ -4,6 +4,7 @@
 
 #include "hv/qmp/pause.h"
 #include "hv/qmp/server.h"
+#include "hv/qmp/undo.h"
 #include "qmp/commands.h"
 #include "qmp/schema.h"
 
@@ -103,6 +104,7 @@ pull_start (QmpMachine *machine, const JobPlan *plan, json_t *record, TmkError *
   }
   if (!server_start (machine, plan->def->server, errp))
     return false;
+  record_set_server_started (record);
   for (guint i = 0; i < plan->disks->len; i++)
     if (!export_disk (machine, g_ptr_array_index (plan->disks, i), errp))
       return false;
@@ -139,6 +141,17 @@ probe_with_job (QmpMachine *machine, const char *window, const char *sink, const
   }
 }
 
+static void
+forget_probe (QmpMachine *machine, const char *window, const char *sink, const char *job)
+{
+  g_autoptr (json_t) rest = NULL;
+  g_autoptr (json_t) log = json_array ();
+  json_array_append_new (log, undo_node (window));
+  json_array_append_new (log, undo_node (sink));
+  json_array_append_new (log, undo_job (job));
+  (void) undo_run (machine, log, true, &rest, NULL); /* what is left shows at the next attempt */
+}
+
 static bool
 probe_disk (QmpMachine *machine, const json_t *disk, TmkError **errp)
 {
@@ -148,12 +161,17 @@ probe_disk (QmpMachine *machine, const json_t *disk, TmkError **errp)
   g_autofree char *sink = g_strconcat (snapshot, "n", NULL);
   g_autofree char *job = g_strconcat (snapshot, "p", NULL);
   g_autofree char *fault = NULL;
-  if (!qmp_blockdev_add (machine->client,
-                         json_pack ("{s:s, s:s, s:s, s:i, s:I}", "driver", "raw", "node-name",
-                                    window, "file", snapshot, "offset", 0, "size",
-                                    (json_int_t) bytes),
-                         errp))
-    return false;
+  json_t *view = json_pack ("{s:s, s:s, s:s, s:i, s:I}", "driver", "raw", "node-name", window,
+                            "file", snapshot, "offset", 0, "size", (json_int_t) bytes);
+  json_incref (view);
+  if (qmp_blockdev_add (machine->client, view, NULL)) {
+    json_decref (view);
+  } else {
+    /* Somebody who asked before was killed over it. */
+    forget_probe (machine, window, sink, job);
+    if (!qmp_blockdev_add (machine->client, view, errp))
+      return false;
+  }
   bool ok = qmp_blockdev_add (machine->client,
                               json_pack ("{s:s, s:s, s:I, s:b}", "driver", "null-co", "node-name",
                                          sink, "size", (json_int_t) bytes, "read-zeroes", 1),

@@ -17,5 +17,8 @@
 /* From the scratch nodes (open) to the exports. */
 bool pull_start (QmpMachine *machine, const JobPlan *plan, json_t *record, TmkError **errp);
 
-/* Is every disk's snapshot whole? False with TMK_ERR_IO and what broke. */
+/* Is every disk's snapshot whole? False with TMK_ERR_IO and what broke. Not while there are
+ * exports: the probe changes the graph, for which QEMU waits until all requests are done, with the
+ * guest standing still: a client that takes no answers would freeze both (and QEMU 10 can lock up
+ * even under clients that read as they should). */
 bool pull_probe (QmpMachine *machine, const json_t *record, TmkError **errp);

@@ -46,6 +46,7 @@ append_filters (json_t *log, const JobPlan *plan)
 static void
 append_exports (json_t *log, const JobPlan *plan)
 {
+  const BackupServer *server = plan->def->server;
   for (guint i = 0; i < plan->disks->len; i++) {
     const JobDisk *disk = g_ptr_array_index (plan->disks, i);
     g_autofree char *window = g_strconcat (disk->snapshot_node, "w", NULL);
@@ -56,10 +57,10 @@ append_exports (json_t *log, const JobPlan *plan)
     json_array_append_new (log, undo_node (sink));
     json_array_append_new (log, undo_job (probe));
   }
-  json_array_append_new (log, undo_server (plan->def->server->socket));
+  json_array_append_new (log, undo_server (server->socket, server->name, server->port));
   for (guint i = 0; i < plan->disks->len; i++) {
     const JobDisk *disk = g_ptr_array_index (plan->disks, i);
-    json_array_append_new (log, undo_export (disk->export_id));
+    json_array_append_new (log, undo_export (disk->export_id, server->socket));
   }
 }
 
@@ -193,6 +194,18 @@ record_set_file (json_t *record, const char *path, guint64 dev, guint64 ino)
       json_array_set_new (log, i, undo_file (path, dev, ino, jsonx_bool (entry, "always")));
       return;
     }
+  }
+}
+
+void
+record_set_server_started (json_t *record)
+{
+  const char *instance = jsonx_string (record, "instance");
+  size_t i;
+  json_t *entry;
+  json_array_foreach (json_object_get (record, "undo"), i, entry) {
+    if (g_strcmp0 (jsonx_string (entry, "op"), "server") == 0)
+      json_object_set_new (entry, "started", json_string (instance != NULL ? instance : ""));
   }
 }
 

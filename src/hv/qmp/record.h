@@ -34,5 +34,8 @@ TmkError *record_error (const json_t *record);
 /* Sets the log entry for the file at `path` (see undo_file()). */
 void record_set_file (json_t *record, const char *path, guint64 dev, guint64 ino);
 
+/* QEMU's NBD server is the job's. */
+void record_set_server_started (json_t *record);
+
 /* What is shown of it. `record` may be NULL: no job. */
 TmkJobStatus *record_to_status (const json_t *record);

@@ -8,8 +8,11 @@
 #include <errno.h>
 #include <netdb.h>
 #include <netinet/in.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <sys/un.h>
 #include <unistd.h>
 
@@ -92,7 +95,15 @@ server_check (QmpMachine *machine, BackupServer *server, bool staged, TmkError *
     error_hint (errp, "use <server transport='unix' socket='/…'/>");
     return false;
   }
-  return choose_port (server, errp);
+  if (server->port == 0)
+    return choose_port (server, errp);
+  if (port_is_free (server->name, server->port))
+    return true;
+  error_set (errp, DOMAIN, TMK_ERR_BUSY, 0, "cannot listen on port %u of '%s'", server->port,
+             server->name);
+  error_hint (errp, "is it in use, or that no address of this host? Leave the port out to get a"
+                    " free one");
+  return false;
 }
 
 /* --- starting and stopping ------------------------------------------------------------------- */
@@ -115,37 +126,124 @@ server_start (QmpMachine *machine, const BackupServer *server, TmkError **errp)
   return false;
 }
 
-/* /proc/net/unix has a line a socket: state 03 is connected, the path comes last. */
-int
-server_clients (const char *socket)
+/* A unix socket that was shut down while its peer takes nothing is not writable, and all that QEMU
+ * waits for is that. A larger buffer makes it so; the write then fails, as it should have at once.
+ * `inode` is the socket's. */
+static void
+cut_off (pid_t pid, int pidfd, const char *inode)
+{
+  g_autofree char *wanted = g_strdup_printf ("socket:[%s]", inode);
+  g_autofree char *folder = g_strdup_printf ("/proc/%ld/fd", (long) pid);
+  g_autoptr (GDir) dir = g_dir_open (folder, 0, NULL);
+  const char *name;
+  while (dir != NULL && (name = g_dir_read_name (dir)) != NULL) {
+    g_autofree char *path = g_build_filename (folder, name, NULL);
+    g_autofree char *target = g_file_read_link (path, NULL);
+    if (g_strcmp0 (target, wanted) != 0)
+      continue;
+    int fd = (int) syscall (SYS_pidfd_getfd, pidfd, atoi (name), 0);
+    int bytes = 1 << 30;
+    if (fd < 0)
+      continue;
+    (void) setsockopt (fd, SOL_SOCKET, SO_SNDBUFFORCE, &bytes, sizeof bytes);
+    close (fd);
+  }
+}
+
+void
+server_cut_off (QmpMachine *machine, const char *socket)
 {
   size_t len;
-  int n = 0;
-  if (socket == NULL)
-    return -1;
-  g_autofree char *text = fsx_read_file ("/proc/net/unix", 64 << 20, &len, NULL);
+  g_autofree char *instance = machine_instance (machine);
+  pid_t pid = instance != NULL ? (pid_t) g_ascii_strtoll (instance, NULL, 10) : 0;
+  if (pid <= 0 || socket == NULL)
+    return;
+  g_autofree char *table = g_strdup_printf ("/proc/%ld/net/unix", (long) pid);
+  g_autofree char *suffix = g_strconcat (" ", socket, NULL);
+  g_autofree char *text = fsx_read_file (table, 64 << 20, &len, NULL);
+  g_auto (GStrv) lines = g_strsplit (text != NULL ? text : "", "\n", -1);
+  int pidfd = (int) syscall (SYS_pidfd_open, pid, 0);
+  for (char **line = lines; *line != NULL && pidfd >= 0; line++) {
+    char inode[32];
+    if (g_str_has_suffix (*line, suffix)
+        && sscanf (*line, "%*s %*s %*s %*s %*s 03 %31s", inode) == 1)
+      cut_off (pid, pidfd, inode);
+  }
+  if (pidfd >= 0)
+    close (pidfd);
+}
+
+/* The sockets bound to `path` in QEMU's network namespace, as /proc/PID/net/unix tells: a line a
+ * socket, its flags (00010000: it listens) and state (03: connected) in the fourth and sixth
+ * column, the path last. It stays there when the file is gone. */
+typedef struct {
+  unsigned clients;
+  bool listens;
+} SocketUse;
+
+static SocketUse
+look_at_socket (QmpMachine *machine, const char *path)
+{
+  size_t len;
+  SocketUse use = { 0 };
+  g_autofree char *instance = machine_instance (machine);
+  g_autofree char *table = g_strdup_printf (
+      "/proc/%u/net/unix",
+      instance != NULL ? (unsigned) g_ascii_strtoull (instance, NULL, 10) : (unsigned) getpid ());
+  g_autofree char *suffix = g_strconcat (" ", path, NULL);
+  g_autofree char *text = fsx_read_file (table, 64 << 20, &len, NULL);
+  if (text == NULL)
+    text = fsx_read_file ("/proc/net/unix", 64 << 20, &len, NULL);
   g_auto (GStrv) lines = g_strsplit (text != NULL ? text : "", "\n", -1);
   for (char **line = lines; *line != NULL; line++) {
-    g_auto (GStrv) fields = g_strsplit_set (*line, " ", -1);
-    guint last = g_strv_length (fields);
-    if (last >= 8 && g_str_equal (fields[last - 1], socket) && g_str_equal (fields[5], "03"))
-      n++;
+    if (!g_str_has_suffix (*line, suffix))
+      continue;
+    g_auto (GStrv) fields = g_strsplit_set (*line, " ", 7);
+    if (g_strv_length (fields) < 7)
+      continue;
+    if (g_str_equal (fields[5], "03"))
+      use.clients++;
+    use.listens = use.listens || g_str_equal (fields[3], "00010000");
   }
-  return n;
+  return use;
+}
+
+int
+server_clients (QmpMachine *machine, const char *socket)
+{
+  return socket != NULL ? (int) look_at_socket (machine, socket).clients : -1;
+}
+
+/* Is a server there that this job has started? Where the job does not remember (whoever began it
+ * was killed), what it listens on tells: QEMU's server may be somebody else's. */
+static bool
+is_ours (QmpMachine *machine, const json_t *entry)
+{
+  const char *started = jsonx_string (entry, "started");
+  const char *socket = jsonx_string (entry, "socket");
+  const char *host = jsonx_string (entry, "host");
+  g_autofree char *instance = machine_instance (machine);
+  if (started != NULL)
+    return *started == '\0' || instance == NULL || g_str_equal (started, instance);
+  if (socket != NULL)
+    return access (socket, F_OK) == 0 || look_at_socket (machine, socket).listens;
+  return host == NULL || !port_is_free (host, (unsigned) jsonx_uint (entry, "port"));
 }
 
 bool
-server_stop (QmpMachine *machine, const char *socket, TmkError **errp)
+server_stop (QmpMachine *machine, const json_t *entry, TmkError **errp)
 {
-  if (socket != NULL) {
-    if (access (socket, F_OK) != 0)
-      return true;
-    if (!fsx_remove (socket, errp))
-      return false;
-  }
-  if (qmp_has_quirk (qmp_client_version (machine->client), QUIRK_NBD_STOP_FREEZE)) {
+  const char *socket = jsonx_string (entry, "socket");
+  bool ours = machine->client != NULL && is_ours (machine, entry);
+  /* A QEMU that was killed leaves the socket. */
+  if (socket != NULL && access (socket, F_OK) == 0 && !fsx_remove (socket, errp))
+    return false;
+  if (!ours)
+    return true;
+  if (socket != NULL
+      && qmp_has_quirk (qmp_client_version (machine->client), QUIRK_NBD_STOP_FREEZE)) {
     gint64 deadline = g_get_monotonic_time () + NEGOTIATION_S * G_USEC_PER_SEC;
-    while (server_clients (socket) > 0 && g_get_monotonic_time () < deadline)
+    while (look_at_socket (machine, socket).clients > 0 && g_get_monotonic_time () < deadline)
       g_usleep (20000);
   }
   g_autoptr (TmkError) err = NULL;

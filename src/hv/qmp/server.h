@@ -19,7 +19,13 @@ bool server_check (QmpMachine *machine, BackupServer *server, bool staged, TmkEr
 bool server_start (QmpMachine *machine, const BackupServer *server, TmkError **errp);
 
 /* How many clients are connected to the unix socket `socket`; -1 for NULL (TCP). */
-int server_clients (const char *socket);
+int server_clients (QmpMachine *machine, const char *socket);
 
-/* Stops the server on the unix socket `socket` (NULL: on TCP). Nothing where it does not run. */
-bool server_stop (QmpMachine *machine, const char *socket, TmkError **errp);
+/* Stops the server of the log entry `entry` (see undo_server()), if it is there and this job's, and
+ * removes its socket. With QEMU gone only the socket. */
+bool server_stop (QmpMachine *machine, const json_t *entry, TmkError **errp);
+
+/* Puts out those clients of the unix socket `socket` that take no answers, which QEMU waits for
+ * forever though it has shut them down. Needs the right to trace QEMU, and CAP_NET_ADMIN; without
+ * them nothing happens. */
+void server_cut_off (QmpMachine *machine, const char *socket);

@@ -60,15 +60,16 @@ undo_drive (const char *device, const char *filter, const char *node, const char
 }
 
 json_t *
-undo_server (const char *socket)
+undo_server (const char *socket, const char *host, unsigned port)
 {
-  return json_pack ("{s:s, s:s?}", "op", "server", "socket", socket);
+  return json_pack ("{s:s, s:s?, s:s?, s:i}", "op", "server", "socket", socket, "host", host,
+                    "port", (int) port);
 }
 
 json_t *
-undo_export (const char *id)
+undo_export (const char *id, const char *socket)
 {
-  return json_pack ("{s:s, s:s}", "op", "export", "id", id);
+  return json_pack ("{s:s, s:s, s:s?}", "op", "export", "id", id, "socket", socket);
 }
 
 json_t *
@@ -248,8 +249,9 @@ give_back_drive (QmpMachine *machine, const json_t *entry, TmkError **errp)
 }
 
 static bool
-remove_export (QmpClient *client, const char *id, TmkError **errp)
+remove_export (QmpMachine *machine, const char *id, const char *socket, TmkError **errp)
 {
+  QmpClient *client = machine->client;
   g_autoptr (json_t) exports = qmp_execute (client, "query-block-exports", NULL, errp);
   size_t i;
   json_t *entry;
@@ -262,10 +264,17 @@ remove_export (QmpClient *client, const char *id, TmkError **errp)
   if (!qmp_run (client, "block-export-del", json_pack ("{s:s, s:s}", "id", id, "mode", "hard"),
                 errp))
     return false;
-  json_t *gone = qmp_client_take_event_of (client, "BLOCK_EXPORT_DELETED", "id", id, 10000, NULL);
+  json_t *gone = qmp_client_take_event_of (client, "BLOCK_EXPORT_DELETED", "id", id, 300, NULL);
+  if (gone == NULL) {
+    server_cut_off (machine, socket);
+    gone = qmp_client_take_event_of (client, "BLOCK_EXPORT_DELETED", "id", id, 10000, NULL);
+  }
   json_decref (gone);
-  if (gone == NULL)
-    error_set (errp, DOMAIN, TMK_ERR_TIMEOUT, 0, "export '%s' does not go", id);
+  if (gone == NULL) {
+    error_set (errp, DOMAIN, TMK_ERR_TIMEOUT, 0,
+               "export '%s' does not go: one of its clients takes no answers", id);
+    error_hint (errp, "end that client, then try again");
+  }
   return gone != NULL;
 }
 
@@ -282,6 +291,8 @@ undo_one (QmpMachine *machine, const json_t *nodes, const json_t *entry, TmkErro
   if (g_str_equal (op, "daemon"))
     return staging_end_daemon (jsonx_string (entry, "pidfile"), jsonx_string (entry, "socket"),
                                errp);
+  if (g_str_equal (op, "server"))
+    return server_stop (machine, entry, errp);
   if (client == NULL)
     return true;
   if (g_str_equal (op, "checkpoint"))
@@ -299,9 +310,7 @@ undo_one (QmpMachine *machine, const json_t *nodes, const json_t *entry, TmkErro
   if (g_str_equal (op, "drive"))
     return give_back_drive (machine, entry, errp);
   if (g_str_equal (op, "export"))
-    return remove_export (client, id, errp);
-  if (g_str_equal (op, "server"))
-    return server_stop (machine, jsonx_string (entry, "socket"), errp);
+    return remove_export (machine, id, jsonx_string (entry, "socket"), errp);
   error_set (errp, DOMAIN, TMK_ERR_INTERNAL, 0, "the job's record has an unknown step '%s'", op);
   return false;
 }
@@ -338,6 +347,12 @@ undo_run (QmpMachine *machine, const json_t *log, bool failed, json_t **rest, Tm
     TmkError *err = NULL;
     if (undo_one (machine, nodes, entry, &err))
       continue;
+    /* With requests of a client under way whatever changes the graph would freeze the guest. */
+    if (g_str_equal (op, "export")) {
+      tmk_error_free (first);
+      error_propagate (errp, err);
+      return false;
+    }
     if (first == NULL)
       first = err;
     else

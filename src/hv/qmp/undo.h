@@ -15,8 +15,9 @@
  *   {"op": "bitmap", "node": N, "name": B}             always
  *   {"op": "job", "id": ID}                            always
  *   {"op": "drive", "device": P, "filter": N, "node": N, "drive": ID or null}   always
- *   {"op": "server", "socket": P or null}              always
- *   {"op": "export", "id": ID}                         always
+ *   {"op": "server", "socket": P or null, "host": H or null, "port": N}         always
+ *     with "started": QEMU's run, once this job has started it
+ *   {"op": "export", "id": ID, "socket": P or null}    always; all else only once these are gone
  *   {"op": "daemon", "pidfile": P, "socket": P or null}   always; outlives QEMU
  */
 #pragma once
@@ -33,8 +34,10 @@ json_t *undo_job (const char *id);
 /* The device at `device` goes from `filter` back to what it was on: by the id of its -drive,
  * `drive`, where it had one, else `node`. */
 json_t *undo_drive (const char *device, const char *filter, const char *node, const char *drive);
-json_t *undo_server (const char *socket);
-json_t *undo_export (const char *id);
+/* On the unix socket, or else on `host` and `port`. */
+json_t *undo_server (const char *socket, const char *host, unsigned port);
+/* `socket`: where its clients are, or NULL for TCP. */
+json_t *undo_export (const char *id, const char *socket);
 json_t *undo_daemon (const char *pidfile, const char *socket);
 
 /* Takes back what `log` names: everything for `failed`, else only what goes in any case. `machine`
