@@ -135,6 +135,10 @@ typedef struct {
   uint64_t bandwidth;           /* bytes/s a disk, 0: no limit */
   /* A folder of secrets, or a file of them, for encrypted targets; see tidemark-begin(1). */
   const char *secrets;
+  /* For a pull's <server tls='yes'>, one of them: a folder with ca-cert.pem, server-cert.pem and
+   * server-key.pem (clients need a certificate of that authority); or a file called keys.psk, or
+   * its folder. QEMU reads them, as its own user. Without tls='yes' they are refused. */
+  const char *tls_x509, *tls_psk;
   /* Things that the user should know but that stop nothing, a line each. May be NULL. */
   void (*warn) (const char *message, void *data);
   void *warn_data;

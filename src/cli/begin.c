@@ -15,7 +15,7 @@
 
 typedef struct {
   gboolean reuse_external, no_space_check, compress, no_guard;
-  char *compression_type, *secrets, *bandwidth;
+  char *compression_type, *secrets, *bandwidth, *tls_x509, *tls_psk;
 } BeginArgs;
 
 static void
@@ -24,6 +24,8 @@ begin_args_clear (BeginArgs *begin)
   g_free (begin->compression_type);
   g_free (begin->secrets);
   g_free (begin->bandwidth);
+  g_free (begin->tls_x509);
+  g_free (begin->tls_psk);
 }
 G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC (BeginArgs, begin_args_clear)
 
@@ -165,6 +167,8 @@ begin (const CliArgs *args, const BeginArgs *given)
     .compress = given->compress,
     .compression_type = given->compression_type,
     .secrets = given->secrets,
+    .tls_x509 = given->tls_x509,
+    .tls_psk = given->tls_psk,
     .warn = cli_warn,
   };
   if (given->bandwidth != NULL && !parse_bandwidth (given->bandwidth, &options.bandwidth))
@@ -222,6 +226,10 @@ cmd_begin (int argc, char **argv)
       "zlib|zstd" },
     { "bandwidth", 0, 0, G_OPTION_ARG_STRING, &given.bandwidth,
       "copy at most so many bytes a second and disk (50M)", "BYTES" },
+    { "tls-x509", 0, 0, G_OPTION_ARG_FILENAME, &given.tls_x509,
+      "folder of certificates for <server tls='yes'>", "DIR" },
+    { "tls-psk", 0, 0, G_OPTION_ARG_FILENAME, &given.tls_psk,
+      "keys.psk, pre-shared keys for <server tls='yes'>", "FILE" },
     { "no-space-check", 0, 0, G_OPTION_ARG_NONE, &given.no_space_check,
       "begin even if the targets may not fit", NULL },
     { "no-guard", 0, 0, G_OPTION_ARG_NONE, &given.no_guard,

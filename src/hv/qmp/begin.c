@@ -11,6 +11,7 @@
 #include "hv/qmp/luks.h"
 #include "hv/qmp/pull.h"
 #include "hv/qmp/targets.h"
+#include "hv/qmp/tls.h"
 #include "hv/qmp/undo.h"
 #include "qmp/commands.h"
 #include "qmp/schema.h"
@@ -84,6 +85,11 @@ warn_about (const JobPlan *plan, const TmkBeginOptions *options)
             disk->name, disk->backing, disk->incremental, disk->target, disk->backing_format,
             disk->target);
   }
+  if (plan->tls != NULL && !tls_has_dh_params (plan))
+    warn (options,
+          "QEMU, and with it the guest, may stand still for a second or two while it makes what"
+          " '%s/dh-params.pem' could hold; see 'man tidemark-begin'",
+          plan->tls_folder);
   for (guint i = 0; i < plan->bitmaps->len; i++) {
     const PlanBitmap *bitmap = g_ptr_array_index (plan->bitmaps, i);
     if (!bitmap->persistent)
@@ -214,7 +220,8 @@ begin_entered (QmpMachine *machine, const TmkBackupDef *def, const TmkCheckpoint
   if (known == NULL)
     return false;
   g_autoptr (JobPlan) plan = make_plan (machine, def, checkpoint, options, known, errp);
-  if (plan == NULL || (plan->def->pull && !pull_check (machine, plan, errp))
+  if (plan == NULL || !tls_plan (plan, options, errp)
+      || (plan->def->pull && !pull_check (machine, plan, errp))
       || !targets_check (plan, machine->disks, options, errp))
     return false;
   warn_about (plan, options);

@@ -52,6 +52,9 @@ typedef struct {
   TmkCheckpointDef *checkpoint; /* aligned, or NULL */
   GPtrArray *disks;             /* of JobDisk*: those that take part */
   GPtrArray *bitmaps;           /* of PlanBitmap*: the new checkpoint's */
+  /* Pull, see hv/qmp/tls.h: the id of the credentials and where QEMU reads them. NULL: plain. */
+  char *tls, *tls_folder;
+  bool tls_psk; /* pre-shared keys, not certificates */
 } JobPlan;
 
 /* What the plan is made from; all borrowed. */

@@ -4,6 +4,7 @@
 
 #include "hv/qmp/pause.h"
 #include "hv/qmp/server.h"
+#include "hv/qmp/tls.h"
 #include "qmp/commands.h"
 #include "qmp/schema.h"
 
@@ -97,6 +98,8 @@ export_disk (QmpMachine *machine, const JobDisk *disk, TmkError **errp)
 bool
 pull_start (QmpMachine *machine, const JobPlan *plan, json_t *record, TmkError **errp)
 {
+  if (!tls_start (machine, plan, errp))
+    return false;
   for (guint i = 0; i < plan->disks->len; i++)
     if (!add_filter (machine, g_ptr_array_index (plan->disks, i), errp))
       return false;
@@ -120,7 +123,7 @@ pull_start (QmpMachine *machine, const JobPlan *plan, json_t *record, TmkError *
     if (!qmp_blockdev_add (machine->client, options, errp))
       return false;
   }
-  if (!server_start (machine, plan->def->server, errp))
+  if (!server_start (machine, plan->def->server, plan->tls, errp))
     return false;
   for (guint i = 0; i < plan->disks->len; i++)
     if (!export_disk (machine, g_ptr_array_index (plan->disks, i), errp))

@@ -55,7 +55,9 @@ append_exports (json_t *log, const JobPlan *plan)
     json_array_append_new (log, undo_node (sink));
     json_array_append_new (log, undo_job (probe));
   }
-  json_array_append_new (log, undo_server (plan->def->server->socket));
+  if (plan->tls != NULL)
+    json_array_append_new (log, undo_secret (plan->tls));
+  json_array_append_new (log, undo_server (plan->def->server->socket, plan->tls != NULL));
   for (guint i = 0; i < plan->disks->len; i++) {
     const JobDisk *disk = g_ptr_array_index (plan->disks, i);
     json_array_append_new (log, undo_export (disk->export_id));

@@ -59,9 +59,9 @@ undo_drive (const char *device, const char *filter, const char *node, const char
 }
 
 json_t *
-undo_server (const char *socket)
+undo_server (const char *socket, bool tls)
 {
-  return json_pack ("{s:s, s:s?}", "op", "server", "socket", socket);
+  return json_pack ("{s:s, s:s?, s:b}", "op", "server", "socket", socket, "tls", tls);
 }
 
 json_t *
@@ -291,7 +291,7 @@ undo_one (QmpMachine *machine, const json_t *nodes, const json_t *entry, TmkErro
   if (g_str_equal (op, "export"))
     return remove_export (client, id, errp);
   if (g_str_equal (op, "server"))
-    return server_stop (machine, jsonx_string (entry, "socket"), errp);
+    return server_stop (machine, jsonx_string (entry, "socket"), jsonx_bool (entry, "tls"), errp);
   error_set (errp, DOMAIN, TMK_ERR_INTERNAL, 0, "the job's record has an unknown step '%s'", op);
   return false;
 }

@@ -9,13 +9,13 @@
  *
  *   {"op": "file", "path": P, "dev": D, "ino": I}      failure; ino 0: not made yet, or just now
  *     with "always": true (a scratch)                  always
- *   {"op": "secret", "id": ID}                         always
+ *   {"op": "secret", "id": ID}                         always (TLS credentials too)
  *   {"op": "node", "name": N}                          always
  *   {"op": "checkpoint", "disk": D, "node": N, "name": B}   failure; outlives QEMU
  *   {"op": "bitmap", "node": N, "name": B}             always
  *   {"op": "job", "id": ID}                            always
  *   {"op": "drive", "device": P, "filter": N, "node": N, "drive": ID or null}   always
- *   {"op": "server", "socket": P or null}              always
+ *   {"op": "server", "socket": P or null, "tls": BOOL} always
  *   {"op": "export", "id": ID}                         always
  */
 #pragma once
@@ -32,7 +32,7 @@ json_t *undo_job (const char *id);
 /* The device at `device` goes from `filter` back to what it was on: by the id of its -drive,
  * `drive`, where it had one, else `node`. */
 json_t *undo_drive (const char *device, const char *filter, const char *node, const char *drive);
-json_t *undo_server (const char *socket);
+json_t *undo_server (const char *socket, bool tls);
 json_t *undo_export (const char *id);
 
 /* Takes back what `log` names: everything for `failed`, else only what goes in any case. `machine`
