@@ -119,6 +119,8 @@ typedef struct {
   uint64_t done, total;         /* bytes, all disks */
   uint64_t speed;               /* bytes/s since the last look of this process (or the start) */
   uint64_t pause_us;            /* how long the disks were held still at the job's instant */
+  bool quiesced;                /* the guest's file systems were frozen at the job's instant … */
+  uint64_t frozen_us;           /* … for how long */
   const char *error, *hint;     /* of a failed job; else NULL */
   size_t n_disks;
   const TmkJobDisk *const *disks;
@@ -139,6 +141,12 @@ typedef struct {
    * server-key.pem (clients need a certificate of that authority); or a file called keys.psk, or
    * its folder. QEMU reads them, as its own user. Without tls='yes' they are refused. */
   const char *tls_x509, *tls_psk;
+  /* The unix socket of the guest's agent, by which its file systems are frozen for the instant;
+   * NULL: they are not. Where the agent refuses, or does not answer in time (0: 5 s), that is a
+   * warning; see TmkJobStatus.quiesced. They are thawed whatever happens, also should this process
+   * be killed: a child process watches. */
+  const char *agent;
+  unsigned agent_timeout_ms;
   /* Things that the user should know but that stop nothing, a line each. May be NULL. */
   void (*warn) (const char *message, void *data);
   void *warn_data;

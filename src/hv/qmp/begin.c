@@ -147,10 +147,13 @@ run_transaction (QmpMachine *machine, const JobPlan *plan, const TmkBeginOptions
   bool on_cbw_error = qmp_schema_has_argument (schema, "blockdev-backup", "on-cbw-error");
   json_t *actions = job_plan_actions (plan, options, on_cbw_error);
 
+  Quiesce quiesce;
+  quiesce_begin (&quiesce, options);
   gint64 before = g_get_monotonic_time ();
   bool ok = qmp_transaction (machine->client, actions, errp);
   gint64 held = g_get_monotonic_time () - before;
   json_object_set_new (record, "pause_us", json_integer (held));
+  record_set_quiesced (record, &quiesce, options);
   return ok;
 }
 
@@ -163,7 +166,7 @@ begin_steps (QmpMachine *machine, const JobPlan *plan, const TmkBeginOptions *op
   for (guint i = 0; i < plan->disks->len; i++)
     if (!target_open (machine, g_ptr_array_index (plan->disks, i), options, errp))
       return false;
-  if (plan->def->pull ? !pull_start (machine, plan, record, errp)
+  if (plan->def->pull ? !pull_start (machine, plan, options, record, errp)
                       : !run_transaction (machine, plan, options, record, errp))
     return false;
   record_set_phase (record, "running");

@@ -18,7 +18,8 @@
 bool pull_check (QmpMachine *machine, const JobPlan *plan, TmkError **errp);
 
 /* From the scratch nodes (open) to the exports. */
-bool pull_start (QmpMachine *machine, const JobPlan *plan, json_t *record, TmkError **errp);
+bool pull_start (QmpMachine *machine, const JobPlan *plan, const TmkBeginOptions *options,
+                 json_t *record, TmkError **errp);
 
 /* Is every disk's snapshot whole? False with TMK_ERR_IO and what broke. */
 bool pull_probe (QmpMachine *machine, const json_t *record, TmkError **errp);

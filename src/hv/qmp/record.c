@@ -159,6 +159,17 @@ record_set_result (json_t *record, const char *state, const TmkError *err)
   json_object_set_new (record, "result", result);
 }
 
+void
+record_set_quiesced (json_t *record, Quiesce *quiesce, const TmkBeginOptions *options)
+{
+  guint64 frozen_us;
+  bool quiesced = quiesce_end (quiesce, options, &frozen_us);
+  if (options->agent == NULL)
+    return;
+  json_object_set_new (record, "quiesced", json_boolean (quiesced));
+  json_object_set_new (record, "frozen_us", json_integer ((json_int_t) frozen_us));
+}
+
 TmkError *
 record_error (const json_t *record)
 {
@@ -244,6 +255,8 @@ record_to_status (const json_t *record)
   shown->started_us = (int64_t) jsonx_uint (record, "started_us");
   shown->ended_us = (int64_t) jsonx_uint (record, "ended_us");
   shown->pause_us = jsonx_uint (record, "pause_us");
+  shown->quiesced = jsonx_bool (record, "quiesced");
+  shown->frozen_us = jsonx_uint (record, "frozen_us");
   shown->error = hv_arena_string (arena, jsonx_string (result, "message"));
   shown->hint = hv_arena_string (arena, jsonx_string (result, "hint"));
   shown->n_disks = json_array_size (entries);
