@@ -121,6 +121,8 @@ typedef struct {
   uint64_t done, total;         /* bytes, all disks */
   uint64_t speed;               /* bytes/s since the last look of this process (or the start) */
   uint64_t pause_us;            /* how long the disks were held still at the job's instant */
+  bool quiesced;                /* the guest's file systems were frozen at the job's instant … */
+  uint64_t frozen_us;           /* … for how long */
   const char *error, *hint;     /* of a failed job; else NULL */
   int clients; /* pull: connected to the exports; -1 where that cannot be told (TCP) */
   size_t n_disks;
@@ -138,6 +140,16 @@ typedef struct {
   uint64_t bandwidth;           /* bytes/s a disk, 0: no limit */
   /* A folder of secrets, or a file of them, for encrypted targets; see tidemark-begin(1). */
   const char *secrets;
+  /* For a pull's <server tls='yes'>, one of them: a folder with ca-cert.pem, server-cert.pem and
+   * server-key.pem (clients need a certificate of that authority); or a file called keys.psk, or
+   * its folder. QEMU reads them, as its own user. Without tls='yes' they are refused. */
+  const char *tls_x509, *tls_psk;
+  /* The unix socket of the guest's agent, by which its file systems are frozen for the instant;
+   * NULL: they are not. Where the agent refuses, or does not answer in time (0: 5 s), that is a
+   * warning; see TmkJobStatus.quiesced. They are thawed whatever happens, also should this process
+   * be killed: a child process watches. */
+  const char *agent;
+  unsigned agent_timeout_ms;
   /* Things that the user should know but that stop nothing, a line each. May be NULL. */
   void (*warn) (const char *message, void *data);
   void *warn_data;

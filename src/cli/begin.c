@@ -13,9 +13,12 @@
 #include <string.h>
 #include <unistd.h>
 
+#define MAX_AGENT_TIMEOUT_S 3600
+
 typedef struct {
-  gboolean reuse_external, no_space_check, compress, no_guard;
-  char *compression_type, *secrets, *bandwidth;
+  gboolean reuse_external, no_space_check, compress, no_guard, quiesce;
+  char *compression_type, *secrets, *bandwidth, *tls_x509, *tls_psk, *agent;
+  int agent_timeout; /* seconds */
 } BeginArgs;
 
 static void
@@ -24,6 +27,9 @@ begin_args_clear (BeginArgs *begin)
   g_free (begin->compression_type);
   g_free (begin->secrets);
   g_free (begin->bandwidth);
+  g_free (begin->tls_x509);
+  g_free (begin->tls_psk);
+  g_free (begin->agent);
 }
 G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC (BeginArgs, begin_args_clear)
 
@@ -172,6 +178,10 @@ begin (const CliArgs *args, const BeginArgs *given)
     .compress = given->compress,
     .compression_type = given->compression_type,
     .secrets = given->secrets,
+    .tls_x509 = given->tls_x509,
+    .tls_psk = given->tls_psk,
+    .agent = given->agent,
+    .agent_timeout_ms = (unsigned) given->agent_timeout * 1000,
     .warn = cli_warn,
     .cancelled = is_interrupted,
   };
@@ -184,6 +194,11 @@ begin (const CliArgs *args, const BeginArgs *given)
                       given->compression_type);
   if (given->compression_type != NULL)
     options.compress = true;
+  if (given->quiesce != (given->agent != NULL))
+    return cli_usage ("begin", "--quiesce and --agent SOCKET go together");
+  if (given->agent_timeout < 0 || given->agent_timeout > MAX_AGENT_TIMEOUT_S)
+    return cli_usage ("begin", "'%d' is no time to wait for the agent: 1 to %d seconds",
+                      given->agent_timeout, MAX_AGENT_TIMEOUT_S);
 
   g_autoptr (TmkBackupDef) def = read_backup (args, args->rest[0]);
   if (def == NULL)
@@ -207,13 +222,17 @@ begin (const CliArgs *args, const BeginArgs *given)
     return abort_interrupted (args, domain);
   if (!given->no_guard)
     start_guard (args);
-  if (!args->json)
+  if (!args->json && !given->quiesce)
     return print_definition (args, domain);
   g_autoptr (TmkJobStatus) status = tmk_domain_job_status (domain, &err);
   if (status == NULL)
     return cli_fail (args, err);
-  cli_print_json (cli_job_json (status));
-  return EXIT_DONE;
+  int rc = EXIT_DONE;
+  if (args->json)
+    cli_print_json (cli_job_json (status));
+  else
+    rc = print_definition (args, domain);
+  return rc == EXIT_DONE && given->quiesce && !status->quiesced ? EXIT_WARNINGS : rc;
 }
 
 int
@@ -232,6 +251,16 @@ cmd_begin (int argc, char **argv)
       "zlib|zstd" },
     { "bandwidth", 0, 0, G_OPTION_ARG_STRING, &given.bandwidth,
       "copy at most so many bytes a second and disk (50M)", "BYTES" },
+    { "tls-x509", 0, 0, G_OPTION_ARG_FILENAME, &given.tls_x509,
+      "folder of certificates for <server tls='yes'>", "DIR" },
+    { "tls-psk", 0, 0, G_OPTION_ARG_FILENAME, &given.tls_psk,
+      "keys.psk, pre-shared keys for <server tls='yes'>", "FILE" },
+    { "quiesce", 0, 0, G_OPTION_ARG_NONE, &given.quiesce,
+      "freeze the guest's file systems for the instant; needs --agent", NULL },
+    { "agent", 0, 0, G_OPTION_ARG_FILENAME, &given.agent, "unix socket of the guest's agent",
+      "SOCKET" },
+    { "agent-timeout", 0, 0, G_OPTION_ARG_INT, &given.agent_timeout,
+      "wait so long for it to freeze them (5)", "SECONDS" },
     { "no-space-check", 0, 0, G_OPTION_ARG_NONE, &given.no_space_check,
       "begin even if the targets may not fit", NULL },
     { "no-guard", 0, 0, G_OPTION_ARG_NONE, &given.no_guard,

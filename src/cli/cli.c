@@ -293,6 +293,8 @@ cli_job_json (const TmkJobStatus *status)
   json_object_set_new (job, "pause_us", json_integer ((json_int_t) status->pause_us));
   json_object_set_new (job, "clients",
                        status->clients >= 0 ? json_integer (status->clients) : json_null ());
+  json_object_set_new (job, "quiesced", json_boolean (status->quiesced));
+  json_object_set_new (job, "frozen_us", json_integer ((json_int_t) status->frozen_us));
   json_object_set_new (job, "error", jsonx_string_or_null (status->error));
   json_object_set_new (job, "hint", jsonx_string_or_null (status->hint));
   json_object_set_new (job, "disks", disks);

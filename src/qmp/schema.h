@@ -31,6 +31,7 @@ typedef enum {
   QUIRK_SNAPSHOT_ACCESS_WRONG,   /* C */
   QUIRK_REOPEN_UNDO_ABORT,       /* D */
   QUIRK_CBW_ERROR_REACHES_GUEST, /* E */
+  QUIRK_NBD_TLS_STOP_FREEZE,
 } QmpQuirk;
 
 /* Has the QEMU of `version` (see qmp_client_version()) that fault? Versions that were never tried

@@ -159,9 +159,8 @@ case_golden (const Case *c, const char *name, const TmkBeginOptions *options, bo
   assert_no_error (c->err);
   g_assert_nonnull (c->plan);
   g_autoptr (json_t) all = plan_to_json (c->plan);
-  json_object_set_new (
-      all, "transaction",
-      job_plan_actions (c->plan, options != NULL ? options : &none, on_cbw_error));
+  json_object_set_new (all, "transaction",
+                       job_plan_actions (c->plan, options != NULL ? options : &none, on_cbw_error));
   g_autofree char *file = g_strdup_printf ("plan-%s.json", name);
   case_expect_json (file, all);
 }

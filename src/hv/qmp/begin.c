@@ -13,6 +13,7 @@
 #include "hv/qmp/server.h"
 #include "hv/qmp/staging.h"
 #include "hv/qmp/targets.h"
+#include "hv/qmp/tls.h"
 #include "hv/qmp/undo.h"
 #include "qmp/commands.h"
 #include "qmp/schema.h"
@@ -89,6 +90,11 @@ warn_about (const JobPlan *plan, const TmkBeginOptions *options)
             disk->name, disk->backing, disk->incremental, disk->target, disk->backing_format,
             disk->target);
   }
+  if (plan->tls != NULL && !tls_has_dh_params (plan))
+    warn (options,
+          "QEMU, and with it the guest, may stand still for a second or two while it makes what"
+          " '%s/dh-params.pem' could hold; see 'man tidemark-begin'",
+          plan->tls_folder);
   for (guint i = 0; i < plan->bitmaps->len; i++) {
     const PlanBitmap *bitmap = g_ptr_array_index (plan->bitmaps, i);
     if (!bitmap->persistent)
@@ -146,10 +152,13 @@ run_transaction (QmpMachine *machine, const JobPlan *plan, const TmkBeginOptions
   bool on_cbw_error = qmp_schema_has_argument (schema, "blockdev-backup", "on-cbw-error");
   json_t *actions = job_plan_actions (plan, options, on_cbw_error);
 
+  Quiesce quiesce;
+  quiesce_begin (&quiesce, options);
   gint64 before = g_get_monotonic_time ();
   bool ok = qmp_transaction (machine->client, actions, errp);
   gint64 held = g_get_monotonic_time () - before;
   json_object_set_new (record, "pause_us", json_integer (held));
+  record_set_quiesced (record, &quiesce, options);
   return ok;
 }
 
@@ -169,7 +178,7 @@ start (QmpMachine *machine, const JobPlan *plan, const TmkBeginOptions *options,
   if (plan->staged)
     return staging_start (machine, plan, options, record, errp);
   if (plan->def->pull)
-    return pull_start (machine, plan, record, errp);
+    return pull_start (machine, plan, options, record, errp);
   return run_transaction (machine, plan, options, record, errp);
 }
 
@@ -238,7 +247,8 @@ begin_entered (QmpMachine *machine, const TmkBackupDef *def, const TmkCheckpoint
   if (known == NULL)
     return false;
   g_autoptr (JobPlan) plan = make_plan (machine, def, checkpoint, options, known, errp);
-  if (plan == NULL || (plan->def->pull && !check_pull (machine, plan, errp))
+  if (plan == NULL || !tls_plan (plan, options, errp)
+      || (plan->def->pull && !check_pull (machine, plan, errp))
       || !targets_check (plan, machine->disks, options, errp))
     return false;
   warn_about (plan, options);

@@ -11,11 +11,11 @@
 #pragma once
 
 #include "hv/qmp/machine.h"
+#include "hv/watchdog.h"
 
 typedef struct {
   bool stopped;
-  int pipe; /* closing it without a word wakes the watchdog */
-  pid_t watchdog;
+  Watchdog watchdog;
   gint64 since_us;
 } Pause;
 

@@ -58,6 +58,8 @@ job_plan_free (JobPlan *plan)
   tmk_checkpoint_def_free (plan->checkpoint);
   g_clear_pointer (&plan->disks, g_ptr_array_unref);
   g_clear_pointer (&plan->bitmaps, g_ptr_array_unref);
+  g_free (plan->tls);
+  g_free (plan->tls_folder);
   g_free (plan);
 }
 

@@ -53,6 +53,9 @@ typedef struct {
   GPtrArray *disks;             /* of JobDisk*: those that take part */
   GPtrArray *bitmaps;           /* of PlanBitmap*: the new checkpoint's */
   bool staged;                  /* see hv/qmp/staging.h */
+  /* Pull, see hv/qmp/tls.h: the id of the credentials and where QEMU reads them. NULL: plain. */
+  char *tls, *tls_folder;
+  bool tls_psk; /* pre-shared keys, not certificates */
 } JobPlan;
 
 /* What the plan is made from; all borrowed. */

@@ -4,6 +4,7 @@
 
 #include "hv/qmp/pause.h"
 #include "hv/qmp/server.h"
+#include "hv/qmp/tls.h"
 #include "hv/qmp/undo.h"
 #include "qmp/commands.h"
 #include "qmp/schema.h"
@@ -29,6 +30,14 @@ add_filter (QmpMachine *machine, const JobDisk *disk, TmkError **errp)
       = json_pack ("{s:s, s:s, s:s, s:s, s:s, s:i}", "driver", "copy-before-write", "node-name",
                    disk->filter_node, "file", disk->root_node, "target", disk->format_node,
                    "on-cbw-error", "break-snapshot", "cbw-timeout", CBW_TIMEOUT_S);
+  return qmp_blockdev_add (machine->client, options, errp);
+}
+
+static bool
+add_snapshot (QmpMachine *machine, const JobDisk *disk, TmkError **errp)
+{
+  json_t *options = json_pack ("{s:s, s:s, s:s}", "driver", "snapshot-access", "node-name",
+                               disk->snapshot_node, "file", disk->filter_node);
   return qmp_blockdev_add (machine->client, options, errp);
 }
 
@@ -76,13 +85,9 @@ export_disk (QmpMachine *machine, const JobDisk *disk, TmkError **errp)
   return false;
 }
 
-bool
-pull_start (QmpMachine *machine, const JobPlan *plan, json_t *record, TmkError **errp)
+static bool
+take_instant (QmpMachine *machine, const JobPlan *plan, json_t *record, TmkError **errp)
 {
-  for (guint i = 0; i < plan->disks->len; i++)
-    if (!add_filter (machine, g_ptr_array_index (plan->disks, i), errp))
-      return false;
-
   Pause pause;
   guint64 pause_us;
   if (!pause_begin (machine, &pause, errp))
@@ -91,18 +96,31 @@ pull_start (QmpMachine *machine, const JobPlan *plan, json_t *record, TmkError *
   /* Where both fail, why the first did tells more. */
   bool resumed = pause_end (machine, &pause, &pause_us, ok ? errp : NULL);
   json_object_set_new (record, "pause_us", json_integer ((json_int_t) pause_us));
-  if (!ok || !resumed)
+  return ok && resumed;
+}
+
+bool
+pull_start (QmpMachine *machine, const JobPlan *plan, const TmkBeginOptions *options,
+            json_t *record, TmkError **errp)
+{
+  if (!tls_start (machine, plan, errp))
+    return false;
+  for (guint i = 0; i < plan->disks->len; i++)
+    if (!add_filter (machine, g_ptr_array_index (plan->disks, i), errp))
+      return false;
+
+  Quiesce quiesce;
+  quiesce_begin (&quiesce, options);
+  bool ok = take_instant (machine, plan, record, errp);
+  record_set_quiesced (record, &quiesce, options);
+  if (!ok)
     return false;
 
   /* Only now: the node pins the state that it finds. */
-  for (guint i = 0; i < plan->disks->len; i++) {
-    const JobDisk *disk = g_ptr_array_index (plan->disks, i);
-    json_t *options = json_pack ("{s:s, s:s, s:s}", "driver", "snapshot-access", "node-name",
-                                 disk->snapshot_node, "file", disk->filter_node);
-    if (!qmp_blockdev_add (machine->client, options, errp))
+  for (guint i = 0; i < plan->disks->len; i++)
+    if (!add_snapshot (machine, g_ptr_array_index (plan->disks, i), errp))
       return false;
-  }
-  if (!server_start (machine, plan->def->server, errp))
+  if (!server_start (machine, plan->def->server, plan->tls, errp))
     return false;
   record_set_server_started (record);
   for (guint i = 0; i < plan->disks->len; i++)

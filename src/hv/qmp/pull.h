@@ -15,7 +15,8 @@
 #include "hv/qmp/record.h"
 
 /* From the scratch nodes (open) to the exports. */
-bool pull_start (QmpMachine *machine, const JobPlan *plan, json_t *record, TmkError **errp);
+bool pull_start (QmpMachine *machine, const JobPlan *plan, const TmkBeginOptions *options,
+                 json_t *record, TmkError **errp);
 
 /* Is every disk's snapshot whole? False with TMK_ERR_IO and what broke. Not while there are
  * exports: the probe changes the graph, for which QEMU waits until all requests are done, with the

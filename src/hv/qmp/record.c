@@ -57,7 +57,10 @@ append_exports (json_t *log, const JobPlan *plan)
     json_array_append_new (log, undo_node (sink));
     json_array_append_new (log, undo_job (probe));
   }
-  json_array_append_new (log, undo_server (server->socket, server->name, server->port));
+  if (plan->tls != NULL)
+    json_array_append_new (log, undo_secret (plan->tls));
+  json_array_append_new (
+      log, undo_server (server->socket, server->name, server->port, plan->tls != NULL));
   for (guint i = 0; i < plan->disks->len; i++) {
     const JobDisk *disk = g_ptr_array_index (plan->disks, i);
     json_array_append_new (log, undo_export (disk->export_id, server->socket));
@@ -167,6 +170,17 @@ record_set_result (json_t *record, const char *state, const TmkError *err)
   json_object_set_new (record, "result", result);
 }
 
+void
+record_set_quiesced (json_t *record, Quiesce *quiesce, const TmkBeginOptions *options)
+{
+  guint64 frozen_us;
+  bool quiesced = quiesce_end (quiesce, options, &frozen_us);
+  if (options->agent == NULL)
+    return;
+  json_object_set_new (record, "quiesced", json_boolean (quiesced));
+  json_object_set_new (record, "frozen_us", json_integer ((json_int_t) frozen_us));
+}
+
 TmkError *
 record_error (const json_t *record)
 {
@@ -266,6 +280,8 @@ record_to_status (const json_t *record)
   shown->started_us = (int64_t) jsonx_uint (record, "started_us");
   shown->ended_us = (int64_t) jsonx_uint (record, "ended_us");
   shown->pause_us = jsonx_uint (record, "pause_us");
+  shown->quiesced = jsonx_bool (record, "quiesced");
+  shown->frozen_us = jsonx_uint (record, "frozen_us");
   shown->error = hv_arena_string (arena, jsonx_string (result, "message"));
   shown->hint = hv_arena_string (arena, jsonx_string (result, "hint"));
   const json_t *clients = json_object_get (record, "clients");

@@ -4,11 +4,13 @@
  * `last` when it has ended. A JSON object:
  *
  *   format 1, id, pull, staged, exported, pidfile, socket, clients, phase, address, instance,
- * started_us, pause_us, ended_us, definition (aligned, internal form), checkpoint (the same, or
- * null), checkpoint_name, disks: [{name, node, mode, incremental, target, target_type, format,
- * backing, size, estimate, job, done, total, state, error, file, image, snapshot, export,
- * exportbitmap, room, dirty}], undo: see hv/qmp/undo.h, result: {state: done|failed|cancelled,
- * code, message, hint}     once it is known
+ *   started_us, pause_us, ended_us, quiesced, frozen_us (where that was asked for),
+ *   definition (aligned, internal form), checkpoint (the same, or null), checkpoint_name,
+ *   disks: [{name, node, mode, incremental, target, target_type, format, backing, size, estimate,
+ *            job, done, total, state, error, file, image, snapshot, export, exportbitmap, room,
+ *            dirty}],
+ *   undo: see hv/qmp/undo.h,
+ *   result: {state: done|failed|cancelled, code, message, hint}     once it is known
  *
  * Phases: `starting` (begin is at work: if it is not, undo), `running`, `ending` (the result is
  * known and written down; undo what goes with it), `ended` (in `last` only).
@@ -17,6 +19,7 @@
 
 #include "hv/qmp/machine.h"
 #include "hv/qmp/plan.h"
+#include "hv/quiesce.h"
 
 /* `makes_files`: the targets are made by the job, not reused. */
 json_t *record_new (QmpMachine *machine, const JobPlan *plan, bool makes_files);
@@ -27,6 +30,9 @@ void record_set_phase (json_t *record, const char *phase);
 
 /* Writes down how the job ended; `err` is NULL for "done". */
 void record_set_result (json_t *record, const char *state, const TmkError *err);
+
+/* Thaws the guest, and notes how that went. */
+void record_set_quiesced (json_t *record, Quiesce *quiesce, const TmkBeginOptions *options);
 
 /* The result as an error, or NULL where the job ended well or has not ended. */
 TmkError *record_error (const json_t *record);

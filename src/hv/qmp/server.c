@@ -71,10 +71,19 @@ check_socket (const char *path, TmkError **errp)
   return true;
 }
 
+/* Could stopping the server freeze QEMU, should a client not have negotiated? */
+static bool
+may_freeze (const QmpMachine *machine, bool tls)
+{
+  unsigned version = qmp_client_version (machine->client);
+  return qmp_has_quirk (version, QUIRK_NBD_STOP_FREEZE)
+         || (tls && qmp_has_quirk (version, QUIRK_NBD_TLS_STOP_FREEZE));
+}
+
 bool
 server_check (QmpMachine *machine, BackupServer *server, bool staged, TmkError **errp)
 {
-  bool old = qmp_has_quirk (qmp_client_version (machine->client), QUIRK_NBD_STOP_FREEZE);
+  bool tls = server->tls == 1;
   if (server->transport == BACKUP_SERVER_FD) {
     error_set (errp, DOMAIN, TMK_ERR_UNSUPPORTED, 0,
                "transport='fd' needs a caller that can pass"
@@ -82,16 +91,12 @@ server_check (QmpMachine *machine, BackupServer *server, bool staged, TmkError *
     error_hint (errp, "use transport='unix' or transport='tcp'");
     return false;
   }
-  if (server->tls == 1) {
-    error_set (errp, DOMAIN, TMK_ERR_UNSUPPORTED, 0, "this version does not export with TLS");
-    error_hint (errp, "use transport='unix' and forward the socket through a secure channel");
-    return false;
-  }
   if (server->transport == BACKUP_SERVER_UNIX)
     return check_socket (server->socket, errp);
-  if (old && !staged) {
+  if (may_freeze (machine, tls) && !staged) {
     error_set (errp, DOMAIN, TMK_ERR_UNSUPPORTED, 0,
-               "this QEMU could freeze with its guest when an NBD server on TCP is stopped");
+               "this QEMU could freeze with its guest when an NBD server on TCP%s is stopped",
+               tls ? " with TLS" : "");
     error_hint (errp, "use <server transport='unix' socket='/…'/>");
     return false;
   }
@@ -109,7 +114,7 @@ server_check (QmpMachine *machine, BackupServer *server, bool staged, TmkError *
 /* --- starting and stopping ------------------------------------------------------------------- */
 
 bool
-server_start (QmpMachine *machine, const BackupServer *server, TmkError **errp)
+server_start (QmpMachine *machine, const BackupServer *server, const char *tls, TmkError **errp)
 {
   json_t *addr;
   if (server->transport == BACKUP_SERVER_UNIX) {
@@ -119,7 +124,10 @@ server_start (QmpMachine *machine, const BackupServer *server, TmkError **errp)
     addr = json_pack ("{s:s, s:{s:s, s:s}}", "type", "inet", "data", "host", server->name, "port",
                       port);
   }
-  if (qmp_run (machine->client, "nbd-server-start", json_pack ("{s:o}", "addr", addr), errp))
+  json_t *start = json_pack ("{s:o}", "addr", addr);
+  if (tls != NULL)
+    json_object_set_new (start, "tls-creds", json_string (tls));
+  if (qmp_run (machine->client, "nbd-server-start", start, errp))
     return true;
   error_prefix (errp, "cannot start QEMU's NBD server");
   error_hint (errp, "QEMU has one NBD server: is it in use? QEMU must be able to listen there");
@@ -240,8 +248,7 @@ server_stop (QmpMachine *machine, const json_t *entry, TmkError **errp)
     return false;
   if (!ours)
     return true;
-  if (socket != NULL
-      && qmp_has_quirk (qmp_client_version (machine->client), QUIRK_NBD_STOP_FREEZE)) {
+  if (socket != NULL && may_freeze (machine, jsonx_bool (entry, "tls"))) {
     gint64 deadline = g_get_monotonic_time () + NEGOTIATION_S * G_USEC_PER_SEC;
     while (look_at_socket (machine, socket).clients > 0 && g_get_monotonic_time () < deadline)
       g_usleep (20000);

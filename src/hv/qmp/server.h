@@ -5,7 +5,8 @@
  * QEMU has one. QEMU before 10 freezes the guest and the monitor when it is stopped while a client
  * is connected that has not negotiated (QUIRK_NBD_STOP_FREEZE), so there it listens on a unix
  * socket only, and before it is stopped nobody new can come (the socket is unlinked) and whoever is
- * connected has had the time that QEMU grants for negotiating.
+ * connected has had the time that QEMU grants for negotiating. With TLS that goes for every QEMU
+ * (QUIRK_NBD_TLS_STOP_FREEZE).
  */
 #pragma once
 
@@ -16,7 +17,9 @@
  * `staged`, the daemon that serves instead of it) cannot do. Changes nothing outside. */
 bool server_check (QmpMachine *machine, BackupServer *server, bool staged, TmkError **errp);
 
-bool server_start (QmpMachine *machine, const BackupServer *server, TmkError **errp);
+/* `tls`: the id of its credentials; NULL: plain text. */
+bool server_start (QmpMachine *machine, const BackupServer *server, const char *tls,
+                   TmkError **errp);
 
 /* How many clients are connected to the unix socket `socket`; -1 for NULL (TCP). */
 int server_clients (QmpMachine *machine, const char *socket);

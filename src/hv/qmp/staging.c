@@ -43,6 +43,12 @@ staging_check (const JobPlan *plan, TmkError **errp)
     error_hint (errp, "install it (with QEMU's system packages), or push the disks (mode='push')");
     return false;
   }
+  if (plan->tls != NULL) {
+    error_set (errp, DOMAIN, TMK_ERR_UNSUPPORTED, 0,
+               "there is no TLS where a disk is in an iothread and QEMU is older than 10");
+    error_hint (errp, "use a unix socket without tls='yes', or push the disks (mode='push')");
+    return false;
+  }
   for (guint i = 0; i < plan->disks->len; i++) {
     const JobDisk *disk = g_ptr_array_index (plan->disks, i);
     if (disk->encryption == NULL)
@@ -84,9 +90,12 @@ bool
 staging_start (QmpMachine *machine, const JobPlan *plan, const TmkBeginOptions *options,
                json_t *record, TmkError **errp)
 {
+  Quiesce quiesce;
+  quiesce_begin (&quiesce, options);
   gint64 before = g_get_monotonic_time ();
   bool ok = qmp_transaction (machine->client, actions_of (plan, options), errp);
   json_object_set_new (record, "pause_us", json_integer (g_get_monotonic_time () - before));
+  record_set_quiesced (record, &quiesce, options);
   return ok;
 }
 

@@ -60,10 +60,10 @@ undo_drive (const char *device, const char *filter, const char *node, const char
 }
 
 json_t *
-undo_server (const char *socket, const char *host, unsigned port)
+undo_server (const char *socket, const char *host, unsigned port, bool tls)
 {
-  return json_pack ("{s:s, s:s?, s:s?, s:i}", "op", "server", "socket", socket, "host", host,
-                    "port", (int) port);
+  return json_pack ("{s:s, s:s?, s:s?, s:i, s:b}", "op", "server", "socket", socket, "host", host,
+                    "port", (int) port, "tls", tls);
 }
 
 json_t *

@@ -9,13 +9,13 @@
  *
  *   {"op": "file", "path": P, "dev": D, "ino": I}      failure; ino 0: not made yet, or just now
  *     with "always": true (a scratch)                  always
- *   {"op": "secret", "id": ID}                         always
+ *   {"op": "secret", "id": ID}                         always (TLS credentials too)
  *   {"op": "node", "name": N}                          always
  *   {"op": "checkpoint", "disk": D, "node": N, "name": B}   failure; outlives QEMU
  *   {"op": "bitmap", "node": N, "name": B}             always
  *   {"op": "job", "id": ID}                            always
  *   {"op": "drive", "device": P, "filter": N, "node": N, "drive": ID or null}   always
- *   {"op": "server", "socket": P or null, "host": H or null, "port": N}         always
+ *   {"op": "server", "socket": P or null, "host": H or null, "port": N, "tls": BOOL}   always
  *     with "started": QEMU's run, once this job has started it
  *   {"op": "export", "id": ID, "socket": P or null}    always; all else only once these are gone
  *   {"op": "daemon", "pidfile": P, "socket": P or null}   always; outlives QEMU
@@ -34,8 +34,8 @@ json_t *undo_job (const char *id);
 /* The device at `device` goes from `filter` back to what it was on: by the id of its -drive,
  * `drive`, where it had one, else `node`. */
 json_t *undo_drive (const char *device, const char *filter, const char *node, const char *drive);
-/* On the unix socket, or else on `host` and `port`. */
-json_t *undo_server (const char *socket, const char *host, unsigned port);
+/* On the unix socket, or else on `host` and `port`; `tls`: with credentials. */
+json_t *undo_server (const char *socket, const char *host, unsigned port, bool tls);
 /* `socket`: where its clients are, or NULL for TCP. */
 json_t *undo_export (const char *id, const char *socket);
 json_t *undo_daemon (const char *pidfile, const char *socket);
