@@ -57,8 +57,8 @@ cmd_status (int argc, char **argv)
   int rc;
   g_autoptr (TmkDomain) domain
       = start (argc, argv,
-               "Shows the backup job: its state, bytes done and total a disk, speed."
-               " Only looks.",
+               "Shows the backup job: its state, bytes done and total a disk, speed; of a pull"
+               " exports,\nclients, scratch and the room left for it. Only looks.",
                NULL, &args, &rc);
   if (domain == NULL)
     return rc;
@@ -147,11 +147,11 @@ cmd_end (int argc, char **argv)
 {
   g_auto (CliArgs) args = { 0 };
   int rc;
-  g_autoptr (TmkDomain) domain = start (
-      argc, argv,
-      "Finishes a pull job: exports and scratch images go, the checkpoint stays. A push job"
-      " ends\nby itself.",
-      NULL, &args, &rc);
+  g_autoptr (TmkDomain) domain
+      = start (argc, argv,
+               "Finishes a pull job: exports and scratch images go, the checkpoint stays. What was"
+               " read is good\nonly if this succeeds. A push job ends by itself.",
+               NULL, &args, &rc);
   if (domain == NULL)
     return rc;
   g_autoptr (TmkError) err = NULL;

@@ -115,11 +115,12 @@ cmd_wait (int argc, char **argv)
     G_OPTION_ENTRY_NULL,
   };
   int rc;
-  if (!cli_parse (argc, argv, "wait", NULL,
-                  "Waits until the backup job has ended, showing its progress. The exit code is the"
-                  " job's result;\nfor a job that has ended already, too. Ctrl-C stops waiting, not"
-                  " the job.",
-                  own, &args, 0, 0, &rc))
+  if (!cli_parse (
+          argc, argv, "wait", NULL,
+          "Waits until the backup job has ended, showing its progress. The exit code is the"
+          " job's result;\nfor a job that has ended already, too. A pull is only watched until"
+          " it is ended. Ctrl-C\nstops waiting, not the job.",
+          own, &args, 0, 0, &rc))
     return rc;
   g_autoptr (TmkDomain) domain = cli_open (&args);
   if (domain == NULL)
