@@ -133,6 +133,7 @@ typedef struct {
   bool compress;                /* write compressed clusters (qcow2 without encryption) */
   const char *compression_type; /* "zlib" or "zstd" for new qcow2 targets; NULL: QEMU's default */
   uint64_t bandwidth;           /* bytes/s a disk, 0: no limit */
+  unsigned scratch_timeout;     /* pull: seconds that a scratch may stall a guest write; 0: 45 */
   /* A folder of secrets, or a file of them, for encrypted targets; see tidemark-begin(1). */
   const char *secrets;
   /* Things that the user should know but that stop nothing, a line each. May be NULL. */

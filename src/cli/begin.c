@@ -16,6 +16,7 @@
 typedef struct {
   gboolean reuse_external, no_space_check, compress, no_guard;
   char *compression_type, *secrets, *bandwidth;
+  int scratch_timeout;
 } BeginArgs;
 
 static void
@@ -165,8 +166,11 @@ begin (const CliArgs *args, const BeginArgs *given)
     .compress = given->compress,
     .compression_type = given->compression_type,
     .secrets = given->secrets,
+    .scratch_timeout = (unsigned) given->scratch_timeout,
     .warn = cli_warn,
   };
+  if (given->scratch_timeout < 0)
+    return cli_usage ("begin", "--scratch-timeout is a number of seconds");
   if (given->bandwidth != NULL && !parse_bandwidth (given->bandwidth, &options.bandwidth))
     return cli_usage ("begin", "'%s' is no bandwidth: write bytes a second as in 50M",
                       given->bandwidth);
@@ -222,6 +226,8 @@ cmd_begin (int argc, char **argv)
       "zlib|zstd" },
     { "bandwidth", 0, 0, G_OPTION_ARG_STRING, &given.bandwidth,
       "copy at most so many bytes a second and disk (50M)", "BYTES" },
+    { "scratch-timeout", 0, 0, G_OPTION_ARG_INT, &given.scratch_timeout,
+      "give a pull up when its scratch stalls a guest's write so long (45)", "SECONDS" },
     { "no-space-check", 0, 0, G_OPTION_ARG_NONE, &given.no_space_check,
       "begin even if the targets may not fit", NULL },
     { "no-guard", 0, 0, G_OPTION_ARG_NONE, &given.no_guard,

@@ -214,6 +214,8 @@ begin_entered (QmpMachine *machine, const TmkBackupDef *def, const TmkCheckpoint
   if (known == NULL)
     return false;
   g_autoptr (JobPlan) plan = make_plan (machine, def, checkpoint, options, known, errp);
+  if (plan != NULL)
+    plan->scratch_timeout = options->scratch_timeout;
   if (plan == NULL || (plan->def->pull && !pull_check (machine, plan, errp))
       || !targets_check (plan, machine->disks, options, errp))
     return false;

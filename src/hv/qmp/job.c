@@ -314,6 +314,8 @@ act_on_job (QmpMachine *machine, json_t *record, const JobCounts *counts, TmkErr
   if (failure == NULL && counts->missing > 0)
     error_set (&failure, DOMAIN, TMK_ERR_GONE, 0,
                "QEMU knows nothing of the job any more: it was started anew, or somebody ended it");
+  if (failure != NULL && counts->missing > 0)
+    error_hint (&failure, "begin again");
   if (failure == NULL && counts->running == 0)
     failure = changed_disk (machine, record);
   if (failure == NULL && counts->running > 0)

@@ -22,6 +22,7 @@ typedef struct {
   BackupMode mode;
   char *incremental;      /* checkpoint it starts from, or NULL */
   char *since_bitmap;     /* its bitmap on this disk, nearly always of the same name */
+  guint64 granularity;    /* bytes: of that bitmap, the finest in the chain */
   GPtrArray *merge_nodes; /* char*: the nodes whose bitmaps `since_bitmap` are joined */
 
   StorageType target_type; /* STORAGE_FILE or STORAGE_BLOCK */
@@ -52,6 +53,7 @@ typedef struct {
   TmkCheckpointDef *checkpoint; /* aligned, or NULL */
   GPtrArray *disks;             /* of JobDisk*: those that take part */
   GPtrArray *bitmaps;           /* of PlanBitmap*: the new checkpoint's */
+  unsigned scratch_timeout;     /* pull: seconds */
 } JobPlan;
 
 /* What the plan is made from; all borrowed. */
