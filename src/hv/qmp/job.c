@@ -18,6 +18,7 @@
 
 #include <errno.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #define DOMAIN "hv"
 
@@ -448,10 +449,32 @@ read_job (QmpMachine *machine, TmkError **errp)
   return record;
 }
 
+/* QEMU looks at the scratch files in its main loop when it is asked for its nodes, so on a storage
+ * that hangs the question would freeze it. Whoever looks after a pull asks the storage first, and is
+ * the one that hangs. */
+static void
+wait_for_scratch (const QmpMachine *machine)
+{
+  if (machine->state == NULL)
+    return; /* the first look */
+  g_autoptr (json_t) record = state_read (machine->state, "job", NULL);
+  size_t i;
+  json_t *disk;
+  if (!jsonx_bool (record, "pull"))
+    return;
+  json_array_foreach (json_object_get (record, "disks"), i, disk) {
+    struct stat st;
+    const char *path = jsonx_string (disk, "target");
+    if (path != NULL)
+      (void) stat (path, &st); /* only that it answers matters */
+  }
+}
+
 TmkJobStatus *
 machine_job_status (TmkDomain *domain, bool act, TmkError **errp)
 {
   QmpMachine *machine = (QmpMachine *) domain;
+  wait_for_scratch (machine);
   if (!machine_enter (machine, ENTER_GONE_TOO, errp))
     return NULL;
   g_autoptr (TmkError) err = NULL;
