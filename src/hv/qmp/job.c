@@ -17,6 +17,7 @@
 #include "qmp/commands.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <string.h>
 #include <sys/stat.h>
 
@@ -451,7 +452,7 @@ read_job (QmpMachine *machine, TmkError **errp)
 
 /* QEMU looks at the scratch files in its main loop when it is asked for its nodes, so on a storage
  * that hangs the question would freeze it. Whoever looks after a pull asks the storage first, and is
- * the one that hangs. */
+ * the one that hangs; all but for the moment between the two. */
 static void
 wait_for_scratch (const QmpMachine *machine)
 {
@@ -463,10 +464,11 @@ wait_for_scratch (const QmpMachine *machine)
   if (!jsonx_bool (record, "pull"))
     return;
   json_array_foreach (json_object_get (record, "disks"), i, disk) {
-    struct stat st;
+    struct statx st;
     const char *path = jsonx_string (disk, "target");
+    /* Only that it answers matters, and not from a cache. */
     if (path != NULL)
-      (void) stat (path, &st); /* only that it answers matters */
+      (void) statx (AT_FDCWD, path, AT_STATX_FORCE_SYNC, STATX_BASIC_STATS, &st);
   }
 }
 
