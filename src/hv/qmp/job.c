@@ -451,7 +451,7 @@ read_job (QmpMachine *machine, TmkError **errp)
 }
 
 /* QEMU looks at the scratch files in its main loop when it is asked for its nodes, so on a storage
- * that hangs the question would freeze it. Whoever looks after a pull asks the storage first, and is
+ * that hangs the question would freeze it. Whoever looks after a pull asks the storage first and is
  * the one that hangs; all but for the moment between the two. */
 static void
 wait_for_scratch (const QmpMachine *machine)

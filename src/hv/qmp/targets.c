@@ -216,7 +216,9 @@ check_reused_scratch (const JobDisk *disk, TmkError **errp)
     return true;
   error_set (errp, DOMAIN, TMK_ERR_MISMATCH, 0, "disk '%s': the scratch '%s' is not empty",
              disk->name, disk->target);
-  error_hint (errp, "make it anew, without preallocation: qemu-img create -f qcow2 '%s' %" G_GUINT64_FORMAT,
+  error_hint (errp,
+              "make it anew, without preallocation: qemu-img create -f qcow2 '%s'"
+              " %" G_GUINT64_FORMAT,
               disk->target, disk->size);
   return false;
 }
