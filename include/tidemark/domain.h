@@ -138,6 +138,7 @@ typedef struct {
   bool compress;                /* write compressed clusters (qcow2 without encryption) */
   const char *compression_type; /* "zlib" or "zstd" for new qcow2 targets; NULL: QEMU's default */
   uint64_t bandwidth;           /* bytes/s a disk, 0: no limit */
+  unsigned scratch_timeout;     /* pull: seconds that a scratch may stall a guest write; 0: 45 */
   /* A folder of secrets, or a file of them, for encrypted targets; see tidemark-begin(1). */
   const char *secrets;
   /* For a pull's <server tls='yes'>, one of them: a folder with ca-cert.pem, server-cert.pem and

@@ -18,7 +18,7 @@
 typedef struct {
   gboolean reuse_external, no_space_check, compress, no_guard, quiesce;
   char *compression_type, *secrets, *bandwidth, *tls_x509, *tls_psk, *agent;
-  int agent_timeout; /* seconds */
+  int agent_timeout, scratch_timeout; /* seconds */
 } BeginArgs;
 
 static void
@@ -182,9 +182,12 @@ begin (const CliArgs *args, const BeginArgs *given)
     .tls_psk = given->tls_psk,
     .agent = given->agent,
     .agent_timeout_ms = (unsigned) given->agent_timeout * 1000,
+    .scratch_timeout = (unsigned) given->scratch_timeout,
     .warn = cli_warn,
     .cancelled = is_interrupted,
   };
+  if (given->scratch_timeout < 0)
+    return cli_usage ("begin", "--scratch-timeout is a number of seconds");
   if (given->bandwidth != NULL && !parse_bandwidth (given->bandwidth, &options.bandwidth))
     return cli_usage ("begin", "'%s' is no bandwidth: write bytes a second as in 50M",
                       given->bandwidth);
@@ -261,6 +264,8 @@ cmd_begin (int argc, char **argv)
       "SOCKET" },
     { "agent-timeout", 0, 0, G_OPTION_ARG_INT, &given.agent_timeout,
       "wait so long for it to freeze them (5)", "SECONDS" },
+    { "scratch-timeout", 0, 0, G_OPTION_ARG_INT, &given.scratch_timeout,
+      "give a pull up when its scratch stalls a guest's write so long (45)", "SECONDS" },
     { "no-space-check", 0, 0, G_OPTION_ARG_NONE, &given.no_space_check,
       "begin even if the targets may not fit", NULL },
     { "no-guard", 0, 0, G_OPTION_ARG_NONE, &given.no_guard,

@@ -247,6 +247,8 @@ begin_entered (QmpMachine *machine, const TmkBackupDef *def, const TmkCheckpoint
   if (known == NULL)
     return false;
   g_autoptr (JobPlan) plan = make_plan (machine, def, checkpoint, options, known, errp);
+  if (plan != NULL)
+    plan->scratch_timeout = options->scratch_timeout;
   if (plan == NULL || !tls_plan (plan, options, errp)
       || (plan->def->pull && !check_pull (machine, plan, errp))
       || !targets_check (plan, machine->disks, options, errp))

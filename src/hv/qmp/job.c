@@ -19,7 +19,9 @@
 #include "qmp/commands.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #define DOMAIN "hv"
 
@@ -345,6 +347,8 @@ act_on_job (QmpMachine *machine, json_t *record, const JobCounts *counts, TmkErr
   if (failure == NULL && counts->missing > 0)
     error_set (&failure, DOMAIN, TMK_ERR_GONE, 0,
                "QEMU knows nothing of the job any more: it was started anew, or somebody ended it");
+  if (failure != NULL && counts->missing > 0)
+    error_hint (&failure, "begin again");
   if (failure == NULL && counts->running == 0)
     failure = changed_disk (machine, record);
   if (failure == NULL && counts->running > 0)
@@ -510,10 +514,33 @@ read_job (QmpMachine *machine, TmkError **errp)
   return record;
 }
 
+/* QEMU looks at the scratch files in its main loop when it is asked for its nodes, so on a storage
+ * that hangs the question would freeze it. Whoever looks after a pull asks the storage first and is
+ * the one that hangs; all but for the moment between the two. */
+static void
+wait_for_scratch (const QmpMachine *machine)
+{
+  if (machine->state == NULL)
+    return; /* the first look */
+  g_autoptr (json_t) record = state_read (machine->state, "job", NULL);
+  size_t i;
+  json_t *disk;
+  if (!jsonx_bool (record, "pull"))
+    return;
+  json_array_foreach (json_object_get (record, "disks"), i, disk) {
+    struct statx st;
+    const char *path = jsonx_string (disk, "target");
+    /* Only that it answers matters, and not from a cache. */
+    if (path != NULL)
+      (void) statx (AT_FDCWD, path, AT_STATX_FORCE_SYNC, STATX_BASIC_STATS, &st);
+  }
+}
+
 TmkJobStatus *
 machine_job_status (TmkDomain *domain, bool act, TmkError **errp)
 {
   QmpMachine *machine = (QmpMachine *) domain;
+  wait_for_scratch (machine);
   if (!machine_enter (machine, ENTER_GONE_TOO, errp))
     return NULL;
   g_autoptr (TmkError) err = NULL;

@@ -216,7 +216,10 @@ plan_incremental (JobDisk *push, const QmpDisk *disk, const char *name, GPtrArra
   push->since_bitmap = g_strdup (bitmap);
   for (guint i = 0; i < chain->images; i++) {
     const DiskImage *image = g_ptr_array_index (disk->chain, i);
+    const NodeBitmap *part = disk_image_bitmap (image, bitmap);
     g_ptr_array_add (push->merge_nodes, g_strdup (image->node));
+    if (part != NULL && (push->granularity == 0 || part->granularity < push->granularity))
+      push->granularity = part->granularity;
   }
   push->estimate = chain->dirty;
   return true;
@@ -441,7 +444,12 @@ static void
 append_joined_bitmap (json_t *actions, const JobDisk *disk, const char *node, bool persistent,
                       bool disabled)
 {
-  json_array_append_new (actions, qmp_action_bitmap_add (node, disk->bitmap, persistent, disabled));
+  json_t *add = qmp_action_bitmap_add (node, disk->bitmap, persistent, disabled);
+  /* QEMU would take it from the node's clusters, and a scratch has others than the disk. */
+  if (disk->granularity != 0)
+    json_object_set_new (json_object_get (add, "data"), "granularity",
+                         json_integer ((json_int_t) disk->granularity));
+  json_array_append_new (actions, add);
   json_array_append_new (actions,
                          qmp_action_bitmap_merge (node, disk->bitmap,
                                                   (const char *const *) disk->merge_nodes->pdata,

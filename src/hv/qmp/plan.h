@@ -22,6 +22,7 @@ typedef struct {
   BackupMode mode;
   char *incremental;      /* checkpoint it starts from, or NULL */
   char *since_bitmap;     /* its bitmap on this disk, nearly always of the same name */
+  guint64 granularity;    /* bytes: of that bitmap, the finest in the chain */
   GPtrArray *merge_nodes; /* char*: the nodes whose bitmaps `since_bitmap` are joined */
 
   StorageType target_type; /* STORAGE_FILE or STORAGE_BLOCK */
@@ -55,7 +56,8 @@ typedef struct {
   bool staged;                  /* see hv/qmp/staging.h */
   /* Pull, see hv/qmp/tls.h: the id of the credentials and where QEMU reads them. NULL: plain. */
   char *tls, *tls_folder;
-  bool tls_psk; /* pre-shared keys, not certificates */
+  bool tls_psk;             /* pre-shared keys, not certificates */
+  unsigned scratch_timeout; /* pull: seconds */
 } JobPlan;
 
 /* What the plan is made from; all borrowed. */

@@ -24,12 +24,13 @@ has_quirk (QmpMachine *machine, QmpQuirk quirk)
 /* --- starting -------------------------------------------------------------------------------- */
 
 static bool
-add_filter (QmpMachine *machine, const JobDisk *disk, TmkError **errp)
+add_filter (QmpMachine *machine, const JobPlan *plan, const JobDisk *disk, TmkError **errp)
 {
   json_t *options
       = json_pack ("{s:s, s:s, s:s, s:s, s:s, s:i}", "driver", "copy-before-write", "node-name",
                    disk->filter_node, "file", disk->root_node, "target", disk->format_node,
-                   "on-cbw-error", "break-snapshot", "cbw-timeout", CBW_TIMEOUT_S);
+                   "on-cbw-error", "break-snapshot", "cbw-timeout",
+                   plan->scratch_timeout != 0 ? (int) plan->scratch_timeout : CBW_TIMEOUT_S);
   return qmp_blockdev_add (machine->client, options, errp);
 }
 
@@ -106,7 +107,7 @@ pull_start (QmpMachine *machine, const JobPlan *plan, const TmkBeginOptions *opt
   if (!tls_start (machine, plan, errp))
     return false;
   for (guint i = 0; i < plan->disks->len; i++)
-    if (!add_filter (machine, g_ptr_array_index (plan->disks, i), errp))
+    if (!add_filter (machine, plan, g_ptr_array_index (plan->disks, i), errp))
       return false;
 
   Quiesce quiesce;

@@ -181,6 +181,48 @@ check_space (const JobPlan *plan, TmkError **errp)
   return true;
 }
 
+/* A reused scratch must hold nothing: before QEMU 10 it is exported as an overlay of the disk, and
+ * would show what it holds in place of that. An empty qcow2 image has an L1 table (qcow2's
+ * specification: l1_size at byte 36, l1_table_offset at 40, big endian) of zeroes. What is no qcow2
+ * QEMU refuses later. */
+static bool
+check_reused_scratch (const JobDisk *disk, TmkError **errp)
+{
+  guint8 header[48], l1[4096];
+  bool empty = true;
+  int fd = open (disk->target, O_RDONLY | O_CLOEXEC);
+  if (fd < 0 || pread (fd, header, sizeof header, 0) != sizeof header
+      || memcmp (header, "QFI\xfb", 4) != 0) {
+    if (fd >= 0)
+      close (fd);
+    return true;
+  }
+  guint32 entries_be;
+  guint64 offset_be;
+  memcpy (&entries_be, header + 36, sizeof entries_be);
+  memcpy (&offset_be, header + 40, sizeof offset_be);
+  guint64 at = GUINT64_FROM_BE (offset_be), left = (guint64) GUINT32_FROM_BE (entries_be) * 8;
+  while (left > 0 && empty) {
+    ssize_t n = pread (fd, l1, MIN (left, sizeof l1), (off_t) at);
+    if (n <= 0)
+      break;
+    for (ssize_t i = 0; i < n; i++)
+      empty = empty && l1[i] == 0;
+    at += (guint64) n;
+    left -= (guint64) n;
+  }
+  close (fd);
+  if (empty)
+    return true;
+  error_set (errp, DOMAIN, TMK_ERR_MISMATCH, 0, "disk '%s': the scratch '%s' is not empty",
+             disk->name, disk->target);
+  error_hint (errp,
+              "make it anew, without preallocation: qemu-img create -f qcow2 '%s'"
+              " %" G_GUINT64_FORMAT,
+              disk->target, disk->size);
+  return false;
+}
+
 bool
 targets_check (const JobPlan *plan, GPtrArray *disks, const TmkBeginOptions *options,
                TmkError **errp)
@@ -190,6 +232,8 @@ targets_check (const JobPlan *plan, GPtrArray *disks, const TmkBeginOptions *opt
     if (disk->target_type == STORAGE_BLOCK
             ? !check_device (disk, disks, errp)
             : !check_file (disk, disks, options->reuse_external, errp))
+      return false;
+    if (plan->def->pull && options->reuse_external && !check_reused_scratch (disk, errp))
       return false;
   }
   return options->reuse_external || options->no_space_check || check_space (plan, errp);
