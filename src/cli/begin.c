@@ -223,7 +223,8 @@ begin (const CliArgs *args, const BeginArgs *given)
   }
   if (cli_interrupted ())
     return abort_interrupted (args, domain);
-  if (!given->no_guard)
+  /* A pull needs nobody: its scratch cannot hurt the guest, and the user ends it. */
+  if (!given->no_guard && !tmk_backup_def_is_pull (def))
     start_guard (args);
   if (!args->json && !given->quiesce)
     return print_definition (args, domain);

@@ -163,15 +163,11 @@ def test_qemu_started_anew_before_the_end(lab: Lab) -> None:
 
 
 @test(timeout=60)
-def test_guard_killed(lab: Lab) -> None:
+def test_no_process_is_left_behind(lab: Lab) -> None:
+    """Nobody looks at a pull that is exported: a look while its storage hangs could stall QEMU."""
     vm, pull = machine(lab)
     pull.begin("c2")
-    guards = wait_until(lambda: [pid for pid, line in run.children().items() if "--guard" in line],
-                        5, "a guard")
-    assert len(guards) == 1, guards
-    os.kill(guards[0], signal.SIGKILL)
-    vm.guest.wait(10)
-    assert lab.tidemark_json("status", "--qmp", vm.address)["state"] == "running"
+    assert not [line for line in run.children().values() if "--guard" in line]
     pull.end()
     assert "c2" in vm.bitmaps(vm["vda"])
 

@@ -128,8 +128,8 @@ resume_guest (QmpMachine *machine, const json_t *record, TmkError **errp)
   return trouble == NULL || qmp_run (machine->client, "cont", NULL, errp);
 }
 
-static bool
-fail_job (QmpMachine *machine, json_t *record, const char *state, const TmkError *why,
+bool
+job_fail (QmpMachine *machine, json_t *record, const char *state, const TmkError *why,
           TmkError **errp)
 {
   record_set_result (record, state, why);
@@ -144,10 +144,6 @@ fail_job (QmpMachine *machine, json_t *record, const char *state, const TmkError
 }
 
 /* --- looking --------------------------------------------------------------------------------- */
-
-typedef struct {
-  unsigned running, complete, failed, missing;
-} JobCounts;
 
 static const json_t *
 find_job (const json_t *jobs, const char *id)
@@ -189,8 +185,8 @@ look_at_disk (json_t *disk, const json_t *jobs, JobCounts *counts)
 }
 
 /* A pull whose disks are exported has no jobs of QEMU's any more. */
-static bool
-is_exported (const json_t *record)
+bool
+job_is_exported (const json_t *record)
 {
   return jsonx_bool (record, "pull")
          && (!jsonx_bool (record, "staged") || jsonx_bool (record, "exported"));
@@ -241,11 +237,11 @@ look_at_scratch (QmpMachine *machine, json_t *record, JobCounts *counts, TmkErro
   return nodes != NULL;
 }
 
-static bool
-look_at_jobs (QmpMachine *machine, json_t *record, JobCounts *counts, TmkError **errp)
+bool
+job_look (QmpMachine *machine, json_t *record, JobCounts *counts, TmkError **errp)
 {
   *counts = (JobCounts){ 0 };
-  if (is_exported (record))
+  if (job_is_exported (record))
     return look_at_scratch (machine, record, counts, errp);
   g_autoptr (json_t) jobs = qmp_query_jobs (machine->client, errp);
   if (jobs == NULL)
@@ -283,8 +279,8 @@ failure_of (const json_t *record)
 
 /* A disk whose size changed while it was copied is in no state it ever was in. One that went away
  * during a pull is refused too: nobody knows what was done to its images since. */
-static TmkError *
-changed_disk (QmpMachine *machine, const json_t *record)
+TmkError *
+job_changed_disk (QmpMachine *machine, const json_t *record)
 {
   size_t i;
   json_t *entry;
@@ -334,14 +330,14 @@ target_running_full (const json_t *record)
   return NULL;
 }
 
-static bool
-act_on_job (QmpMachine *machine, json_t *record, const JobCounts *counts, TmkError **errp)
+bool
+job_act (QmpMachine *machine, json_t *record, const JobCounts *counts, TmkError **errp)
 {
   g_autoptr (TmkError) trouble = guest_in_trouble (machine, record);
   if (trouble != NULL)
-    return fail_job (machine, record, "failed", trouble, errp);
+    return job_fail (machine, record, "failed", trouble, errp);
   /* A pull is not probed while it is exported: see pull_probe(). */
-  if (is_exported (record) && counts->missing == 0)
+  if (job_is_exported (record) && counts->missing == 0)
     return true;
   g_autoptr (TmkError) failure = failure_of (record);
   if (failure == NULL && counts->missing > 0)
@@ -350,25 +346,25 @@ act_on_job (QmpMachine *machine, json_t *record, const JobCounts *counts, TmkErr
   if (failure != NULL && counts->missing > 0)
     error_hint (&failure, "begin again");
   if (failure == NULL && counts->running == 0)
-    failure = changed_disk (machine, record);
+    failure = job_changed_disk (machine, record);
   if (failure == NULL && counts->running > 0)
     failure = target_running_full (record);
   if (failure != NULL)
-    return fail_job (machine, record, "failed", failure, errp);
+    return job_fail (machine, record, "failed", failure, errp);
   if (counts->running > 0)
     return true;
   if (jsonx_bool (record, "staged")) {
     if (staging_export (machine, record, &failure))
       return true;
-    return fail_job (machine, record, "failed", failure, errp);
+    return job_fail (machine, record, "failed", failure, errp);
   }
   record_set_result (record, "done", NULL);
   return job_end (machine, record, errp);
 }
 
 /* What the record of a job that has ended says: true where it ended well. */
-static bool
-ended_well (const json_t *record, TmkError **errp)
+bool
+job_ended_well (const json_t *record, TmkError **errp)
 {
   TmkError *err = record_error (record);
   error_propagate (errp, err);
@@ -381,24 +377,24 @@ job_wait_staged (QmpMachine *machine, json_t *record, const TmkBeginOptions *opt
 {
   g_autoptr (TmkError) cancelled = NULL;
   error_set (&cancelled, DOMAIN, TMK_ERR_CANCELLED, 0, "the backup was interrupted");
-  while (record_in_phase (record, "running") && !is_exported (record)) {
+  while (record_in_phase (record, "running") && !job_is_exported (record)) {
     JobCounts counts;
-    if (!machine_refresh (machine, errp) || !look_at_jobs (machine, record, &counts, errp)
-        || !act_on_job (machine, record, &counts, errp))
+    if (!machine_refresh (machine, errp) || !job_look (machine, record, &counts, errp)
+        || !job_act (machine, record, &counts, errp))
       return false;
     if (options->cancelled != NULL && options->cancelled (options->cancelled_data)
-        && !fail_job (machine, record, "cancelled", cancelled, errp))
+        && !job_fail (machine, record, "cancelled", cancelled, errp))
       return false;
     g_usleep (20000);
   }
-  return ended_well (record, errp);
+  return job_ended_well (record, errp);
 }
 
 /* QEMU does not answer at the job's address. If it lives it may still write the targets, so they
  * are given up only where it is known to be gone, or where the user says so (`insist`) and nothing
  * is known (a monitor on TCP). */
-static bool
-act_on_gone (QmpMachine *machine, json_t *record, bool insist, TmkError **errp)
+bool
+job_act_on_gone (QmpMachine *machine, json_t *record, bool insist, TmkError **errp)
 {
   g_autoptr (TmkError) gone = NULL;
   const char *instance = jsonx_string (record, "instance");
@@ -418,17 +414,17 @@ act_on_gone (QmpMachine *machine, json_t *record, bool insist, TmkError **errp)
     return job_end (machine, record, errp);
   error_set (&gone, DOMAIN, TMK_ERR_GONE, 0, "QEMU ended during the backup");
   error_hint (&gone, "start the virtual machine and begin again");
-  return fail_job (machine, record, "failed", gone, errp);
+  return job_fail (machine, record, "failed", gone, errp);
 }
 
 /* --- the public functions -------------------------------------------------------------------- */
 
-static bool
-end_interrupted (QmpMachine *machine, json_t *record, TmkError **errp)
+bool
+job_end_interrupted (QmpMachine *machine, json_t *record, TmkError **errp)
 {
   g_autoptr (TmkError) why = NULL;
   error_set (&why, DOMAIN, TMK_ERR_CANCELLED, 0, "begin was cut off, and what it had made removed");
-  return fail_job (machine, record, "cancelled", why, errp);
+  return job_fail (machine, record, "cancelled", why, errp);
 }
 
 bool
@@ -459,8 +455,7 @@ job_recover (QmpMachine *machine, json_t **running, TmkError **errp)
   *running = NULL;
   if (record != NULL && record_in_phase (record, "running")) {
     JobCounts counts;
-    if (!look_at_jobs (machine, record, &counts, errp)
-        || !act_on_job (machine, record, &counts, errp))
+    if (!job_look (machine, record, &counts, errp) || !job_act (machine, record, &counts, errp))
       return false;
     if (record_in_phase (record, "running")) {
       *running = g_steal_pointer (&record);
@@ -468,7 +463,7 @@ job_recover (QmpMachine *machine, json_t **running, TmkError **errp)
     }
   } else if (record != NULL) {
     bool ok = record_in_phase (record, "ending") ? job_end (machine, record, errp)
-                                                 : end_interrupted (machine, record, errp);
+                                                 : job_end_interrupted (machine, record, errp);
     if (!ok)
       return false;
   }
@@ -494,17 +489,17 @@ bring_up_to_date (QmpMachine *machine, json_t *record, bool act, TmkError **errp
 {
   JobCounts counts;
   if (machine->client == NULL)
-    return !act || act_on_gone (machine, record, false, errp);
+    return !act || job_act_on_gone (machine, record, false, errp);
   if (record_in_phase (record, "ending"))
     return !act || job_end (machine, record, errp);
   if (record_in_phase (record, "starting"))
-    return !act || end_interrupted (machine, record, errp);
-  return look_at_jobs (machine, record, &counts, errp)
-         && (!act || act_on_job (machine, record, &counts, errp));
+    return !act || job_end_interrupted (machine, record, errp);
+  return job_look (machine, record, &counts, errp)
+         && (!act || job_act (machine, record, &counts, errp));
 }
 
-static json_t *
-read_job (QmpMachine *machine, TmkError **errp)
+json_t *
+job_read (QmpMachine *machine, TmkError **errp)
 {
   TmkError *err = NULL;
   json_t *record = state_read (machine->state, "job", &err);
@@ -545,7 +540,7 @@ machine_job_status (TmkDomain *domain, bool act, TmkError **errp)
     return NULL;
   g_autoptr (TmkError) err = NULL;
   g_autoptr (TmkJobStatus) status = NULL;
-  g_autoptr (json_t) record = read_job (machine, &err);
+  g_autoptr (json_t) record = job_read (machine, &err);
   if (err == NULL
       && (record == NULL || record_in_phase (record, "ended")
           || bring_up_to_date (machine, record, act, &err))) {
@@ -566,7 +561,7 @@ machine_job_xml (TmkDomain *domain, unsigned flags, TmkError **errp)
   if (!machine_enter (machine, ENTER_GONE_TOO, errp))
     return NULL;
   g_autoptr (TmkError) err = NULL;
-  g_autoptr (json_t) record = read_job (machine, &err);
+  g_autoptr (json_t) record = job_read (machine, &err);
   machine_leave (machine);
   const char *xml = jsonx_string (record, "definition");
   if (xml == NULL) {
@@ -582,172 +577,4 @@ machine_job_xml (TmkDomain *domain, unsigned flags, TmkError **errp)
   g_autoptr (TmkBackupDef) def
       = tmk_backup_def_parse (xml, strlen (xml), "the job's record", TMK_XML_INTERNAL, errp);
   return def != NULL ? tmk_backup_def_format (def, TMK_XML_PUBLIC) : NULL;
-}
-
-/* Puts all clients out, so that nobody reads any more when the snapshots are probed. */
-static bool
-end_exports (QmpMachine *machine, const json_t *record, TmkError **errp)
-{
-  g_autoptr (json_t) exports = json_array ();
-  g_autoptr (json_t) rest = NULL;
-  size_t i;
-  json_t *entry;
-  json_array_foreach (json_object_get (record, "undo"), i, entry) {
-    if (g_strcmp0 (jsonx_string (entry, "op"), "export") == 0)
-      json_array_append (exports, entry);
-  }
-  return undo_run (machine, exports, false, &rest, errp);
-}
-
-static bool
-end_running_pull (QmpMachine *machine, json_t *record, TmkError **errp)
-{
-  JobCounts counts;
-  g_autoptr (TmkError) broken = NULL;
-  if (!look_at_jobs (machine, record, &counts, errp))
-    return false;
-  if (!is_exported (record)) {
-    error_set (&broken, DOMAIN, TMK_ERR_CANCELLED, 0, "the copies to export were not complete");
-    error_hint (&broken, "begin again");
-    return fail_job (machine, record, "failed", broken, errp) && ended_well (record, errp);
-  }
-  if (counts.missing > 0)
-    return act_on_job (machine, record, &counts, errp) && ended_well (record, errp);
-  if (!end_exports (machine, record, errp))
-    return false;
-  broken = changed_disk (machine, record);
-  if (broken == NULL && !jsonx_bool (record, "staged") && !pull_probe (machine, record, &broken)
-      && tmk_error_code (broken) != TMK_ERR_IO) {
-    error_propagate (errp, g_steal_pointer (&broken));
-    return false;
-  }
-  if (broken != NULL)
-    return fail_job (machine, record, "failed", broken, errp) && ended_well (record, errp);
-  record_set_result (record, "done", NULL);
-  return job_end (machine, record, errp);
-}
-
-static bool
-end_entered (QmpMachine *machine, TmkError **errp)
-{
-  TmkError *err = NULL;
-  g_autoptr (json_t) record = read_job (machine, &err);
-  if (err != NULL) {
-    error_propagate (errp, err);
-    return false;
-  }
-  if (record == NULL) {
-    error_set (errp, DOMAIN, TMK_ERR_NOT_FOUND, 0, "there is no backup job");
-    error_hint (errp, "start one with 'tidemark begin'");
-    return false;
-  }
-  if (!jsonx_bool (record, "pull")) {
-    error_set (errp, DOMAIN, TMK_ERR_UNSUPPORTED, 0, "the job is a push job, which ends by itself");
-    error_hint (errp, "wait for it with 'tidemark wait', or cancel it with 'tidemark abort'");
-    return false;
-  }
-  if (record_in_phase (record, "ended"))
-    return ended_well (record, errp);
-  if (machine->client == NULL)
-    return act_on_gone (machine, record, true, errp) && ended_well (record, errp);
-  if (record_in_phase (record, "ending"))
-    return job_end (machine, record, errp) && ended_well (record, errp);
-  if (record_in_phase (record, "starting"))
-    return end_interrupted (machine, record, errp) && ended_well (record, errp);
-  return end_running_pull (machine, record, errp);
-}
-
-bool
-machine_end (TmkDomain *domain, TmkError **errp)
-{
-  QmpMachine *machine = (QmpMachine *) domain;
-  if (!machine_enter (machine, ENTER_GONE_TOO, errp))
-    return false;
-  bool ok = end_entered (machine, errp);
-  machine_leave (machine);
-  return ok;
-}
-
-/* Jobs, nodes and bitmaps with our prefix that no record knows: taken down by their names. */
-static json_t *
-strangers_log (QmpMachine *machine, TmkError **errp)
-{
-  g_autoptr (json_t) jobs = qmp_query_jobs (machine->client, errp);
-  g_autoptr (json_t) nodes = qmp_execute (machine->client, "query-named-block-nodes",
-                                          json_pack ("{s:b}", "flat", 1), errp);
-  g_autoptr (json_t) exports = qmp_execute (machine->client, "query-block-exports", NULL, errp);
-  if (jobs == NULL || nodes == NULL || exports == NULL)
-    return NULL;
-  json_t *log = json_array ();
-  size_t i, j;
-  json_t *entry, *bitmap;
-  /* QEMU lists the newest node last; a format node is newer than its file. */
-  json_array_foreach (nodes, i, entry) {
-    const char *name = jsonx_string (entry, "node-name");
-    if (name != NULL && g_str_has_prefix (name, "tmk-"))
-      json_array_insert_new (log, g_strrstr (name, "-f") != NULL ? 0 : json_array_size (log),
-                             undo_node (name));
-    json_array_foreach (json_object_get (entry, "dirty-bitmaps"), j, bitmap) {
-      const char *bitmap_name = jsonx_string (bitmap, "name");
-      if (name != NULL && bitmap_name != NULL && g_str_has_prefix (bitmap_name, "tmk-"))
-        json_array_append_new (log, undo_bitmap (name, bitmap_name));
-    }
-  }
-  json_array_foreach (jobs, i, entry) {
-    const char *id = jsonx_string (entry, "id");
-    if (id != NULL && g_str_has_prefix (id, "tmk-"))
-      json_array_append_new (log, undo_job (id));
-  }
-  return log;
-}
-
-static bool
-abort_strangers (QmpMachine *machine, TmkError **errp)
-{
-  g_autoptr (json_t) log = NULL;
-  if (machine->client != NULL) {
-    log = strangers_log (machine, errp);
-    if (log == NULL)
-      return false;
-  }
-  if (json_array_size (log) == 0) {
-    error_set (errp, DOMAIN, TMK_ERR_NOT_FOUND, 0, "there is no backup job");
-    return false;
-  }
-  g_autoptr (json_t) rest = NULL;
-  return undo_run (machine, log, true, &rest, errp);
-}
-
-static bool
-abort_entered (QmpMachine *machine, TmkError **errp)
-{
-  g_autoptr (TmkError) err = NULL;
-  g_autoptr (json_t) record = state_read (machine->state, "job", &err);
-  if (err != NULL) {
-    error_propagate (errp, g_steal_pointer (&err));
-    return false;
-  }
-  if (record == NULL)
-    return abort_strangers (machine, errp);
-  if (machine->client == NULL)
-    return act_on_gone (machine, record, true, errp);
-  if (record_in_phase (record, "ending"))
-    return job_end (machine, record, errp);
-  if (record_in_phase (record, "starting"))
-    return end_interrupted (machine, record, errp);
-  error_set (&err, DOMAIN, TMK_ERR_CANCELLED, 0, "the backup was aborted");
-  JobCounts counts;
-  return look_at_jobs (machine, record, &counts, errp)
-         && fail_job (machine, record, "cancelled", err, errp);
-}
-
-bool
-machine_abort (TmkDomain *domain, TmkError **errp)
-{
-  QmpMachine *machine = (QmpMachine *) domain;
-  if (!machine_enter (machine, ENTER_GONE_TOO, errp))
-    return false;
-  bool ok = abort_entered (machine, errp);
-  machine_leave (machine);
-  return ok;
 }

@@ -1,0 +1,194 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * hv/qmp/end.c: ending a job because the user says so: end (a pull is done), abort.
+ *
+ * A pull's exports go first and its snapshots are probed only then, see pull_probe().
+ */
+#include "hv/qmp/job.h"
+#include "hv/qmp/pull.h"
+#include "hv/qmp/undo.h"
+#include "qmp/commands.h"
+
+#include <string.h>
+
+#define DOMAIN "hv"
+
+/* Puts all clients out, so that nobody reads any more when the snapshots are probed. */
+static bool
+end_exports (QmpMachine *machine, const json_t *record, TmkError **errp)
+{
+  g_autoptr (json_t) exports = json_array ();
+  g_autoptr (json_t) rest = NULL;
+  size_t i;
+  json_t *entry;
+  json_array_foreach (json_object_get (record, "undo"), i, entry) {
+    if (g_strcmp0 (jsonx_string (entry, "op"), "export") == 0)
+      json_array_append (exports, entry);
+  }
+  return undo_run (machine, exports, false, &rest, errp);
+}
+
+static bool
+end_running_pull (QmpMachine *machine, json_t *record, TmkError **errp)
+{
+  JobCounts counts;
+  g_autoptr (TmkError) broken = NULL;
+  if (!job_look (machine, record, &counts, errp))
+    return false;
+  if (!job_is_exported (record)) {
+    error_set (&broken, DOMAIN, TMK_ERR_CANCELLED, 0, "the copies to export were not complete");
+    error_hint (&broken, "begin again");
+    return job_fail (machine, record, "failed", broken, errp) && job_ended_well (record, errp);
+  }
+  if (counts.missing > 0)
+    return job_act (machine, record, &counts, errp) && job_ended_well (record, errp);
+  if (!end_exports (machine, record, errp))
+    return false;
+  broken = job_changed_disk (machine, record);
+  if (broken == NULL && !jsonx_bool (record, "staged") && !pull_probe (machine, record, &broken)
+      && tmk_error_code (broken) != TMK_ERR_IO) {
+    error_propagate (errp, g_steal_pointer (&broken));
+    return false;
+  }
+  if (broken != NULL)
+    return job_fail (machine, record, "failed", broken, errp) && job_ended_well (record, errp);
+  record_set_result (record, "done", NULL);
+  return job_end (machine, record, errp);
+}
+
+static bool
+end_entered (QmpMachine *machine, TmkError **errp)
+{
+  TmkError *err = NULL;
+  g_autoptr (json_t) record = job_read (machine, &err);
+  if (err != NULL) {
+    error_propagate (errp, err);
+    return false;
+  }
+  if (record == NULL) {
+    error_set (errp, DOMAIN, TMK_ERR_NOT_FOUND, 0, "there is no backup job");
+    error_hint (errp, "start one with 'tidemark begin'");
+    return false;
+  }
+  if (!jsonx_bool (record, "pull")) {
+    error_set (errp, DOMAIN, TMK_ERR_UNSUPPORTED, 0, "the job is a push job, which ends by itself");
+    error_hint (errp, "wait for it with 'tidemark wait', or cancel it with 'tidemark abort'");
+    return false;
+  }
+  if (record_in_phase (record, "ended"))
+    return job_ended_well (record, errp);
+  if (machine->client == NULL)
+    return job_act_on_gone (machine, record, true, errp) && job_ended_well (record, errp);
+  if (record_in_phase (record, "ending"))
+    return job_end (machine, record, errp) && job_ended_well (record, errp);
+  if (record_in_phase (record, "starting"))
+    return job_end_interrupted (machine, record, errp) && job_ended_well (record, errp);
+  return end_running_pull (machine, record, errp);
+}
+
+bool
+machine_end (TmkDomain *domain, TmkError **errp)
+{
+  QmpMachine *machine = (QmpMachine *) domain;
+  if (!machine_enter (machine, ENTER_GONE_TOO, errp))
+    return false;
+  bool ok = end_entered (machine, errp);
+  machine_leave (machine);
+  return ok;
+}
+
+/* Jobs, nodes and bitmaps with our prefix that no record knows: taken down by their names. */
+static json_t *
+strangers_log (QmpMachine *machine, TmkError **errp)
+{
+  g_autoptr (json_t) jobs = qmp_query_jobs (machine->client, errp);
+  g_autoptr (json_t) nodes = qmp_execute (machine->client, "query-named-block-nodes",
+                                          json_pack ("{s:b}", "flat", 1), errp);
+  g_autoptr (json_t) exports = qmp_execute (machine->client, "query-block-exports", NULL, errp);
+  if (jobs == NULL || nodes == NULL || exports == NULL)
+    return NULL;
+  json_t *log = json_array ();
+  size_t i, j;
+  json_t *entry, *bitmap;
+  /* QEMU lists the newest node last; a format node is newer than its file. */
+  json_array_foreach (nodes, i, entry) {
+    const char *name = jsonx_string (entry, "node-name");
+    if (name != NULL && g_str_has_prefix (name, "tmk-"))
+      json_array_insert_new (log, g_strrstr (name, "-f") != NULL ? 0 : json_array_size (log),
+                             undo_node (name));
+    json_array_foreach (json_object_get (entry, "dirty-bitmaps"), j, bitmap) {
+      const char *bitmap_name = jsonx_string (bitmap, "name");
+      if (name != NULL && bitmap_name != NULL && g_str_has_prefix (bitmap_name, "tmk-"))
+        json_array_append_new (log, undo_bitmap (name, bitmap_name));
+    }
+  }
+  for (guint k = 0; k < machine->disks->len; k++) {
+    const QmpDisk *disk = g_ptr_array_index (machine->disks, k);
+    if (disk->qom_path != NULL && disk->root_node != NULL
+        && g_str_has_prefix (disk->root_node, "tmk-"))
+      json_array_append_new (log, undo_drive (disk->qom_path, disk->root_node,
+                                              qmp_disk_active (disk)->node, disk->drive));
+  }
+  json_array_foreach (jobs, i, entry) {
+    const char *id = jsonx_string (entry, "id");
+    if (id != NULL && g_str_has_prefix (id, "tmk-"))
+      json_array_append_new (log, undo_job (id));
+  }
+  json_array_foreach (exports, i, entry) {
+    const char *id = jsonx_string (entry, "id");
+    if (id != NULL && g_str_has_prefix (id, "tmk-"))
+      json_array_append_new (log, undo_export (id, NULL));
+  }
+  return log;
+}
+
+static bool
+abort_strangers (QmpMachine *machine, TmkError **errp)
+{
+  g_autoptr (json_t) log = NULL;
+  if (machine->client != NULL) {
+    log = strangers_log (machine, errp);
+    if (log == NULL)
+      return false;
+  }
+  if (json_array_size (log) == 0) {
+    error_set (errp, DOMAIN, TMK_ERR_NOT_FOUND, 0, "there is no backup job");
+    return false;
+  }
+  g_autoptr (json_t) rest = NULL;
+  return undo_run (machine, log, true, &rest, errp);
+}
+
+static bool
+abort_entered (QmpMachine *machine, TmkError **errp)
+{
+  g_autoptr (TmkError) err = NULL;
+  g_autoptr (json_t) record = state_read (machine->state, "job", &err);
+  if (err != NULL) {
+    error_propagate (errp, g_steal_pointer (&err));
+    return false;
+  }
+  if (record == NULL)
+    return abort_strangers (machine, errp);
+  if (machine->client == NULL)
+    return job_act_on_gone (machine, record, true, errp);
+  if (record_in_phase (record, "ending"))
+    return job_end (machine, record, errp);
+  if (record_in_phase (record, "starting"))
+    return job_end_interrupted (machine, record, errp);
+  error_set (&err, DOMAIN, TMK_ERR_CANCELLED, 0, "the backup was aborted");
+  JobCounts counts;
+  return job_look (machine, record, &counts, errp)
+         && job_fail (machine, record, "cancelled", err, errp);
+}
+
+bool
+machine_abort (TmkDomain *domain, TmkError **errp)
+{
+  QmpMachine *machine = (QmpMachine *) domain;
+  if (!machine_enter (machine, ENTER_GONE_TOO, errp))
+    return false;
+  bool ok = abort_entered (machine, errp);
+  machine_leave (machine);
+  return ok;
+}
