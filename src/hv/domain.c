@@ -42,6 +42,18 @@ hv_arena_string (HvArena *arena, const char *s)
 }
 
 void
+hv_warn (const TmkBeginOptions *options, const char *format, ...)
+{
+  if (options->warn == NULL)
+    return;
+  va_list ap;
+  va_start (ap, format);
+  g_autofree char *message = g_strdup_vprintf (format, ap);
+  va_end (ap);
+  options->warn (message, options->warn_data);
+}
+
+void
 tmk_disk_list_free (TmkDiskList *list)
 {
   if (list == NULL)

@@ -37,6 +37,9 @@ struct TmkDomain {
   const HvDriver *driver;
 };
 
+/* Tells the caller of begin something that stops nothing; nowhere if it does not listen. */
+void hv_warn (const TmkBeginOptions *options, const char *format, ...) G_GNUC_PRINTF (2, 3);
+
 /* Lists that are handed out hold their strings in one arena. */
 typedef struct HvArena HvArena;
 HvArena *hv_arena_new (void);

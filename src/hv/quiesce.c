@@ -2,23 +2,11 @@
 /* hv/quiesce.c: see hv/quiesce.h. */
 #include "hv/quiesce.h"
 
+#include "hv/hv.h"
+
 #define DEFAULT_TIMEOUT_MS 5000
 #define THAW_TIMEOUT_MS 5000
 #define RESCUE_S 300
-
-static void warn (const TmkBeginOptions *options, const char *format, ...) G_GNUC_PRINTF (2, 3);
-
-static void
-warn (const TmkBeginOptions *options, const char *format, ...)
-{
-  if (options->warn == NULL)
-    return;
-  va_list ap;
-  va_start (ap, format);
-  g_autofree char *message = g_strdup_vprintf (format, ap);
-  va_end (ap);
-  options->warn (message, options->warn_data);
-}
 
 /* In the watchdog. */
 static void
@@ -62,7 +50,7 @@ quiesce_begin (Quiesce *quiesce, const TmkBeginOptions *options)
       quiesce->empty = frozen <= 0;
       if (!quiesce->empty)
         return;
-      warn (options, "the guest is not quiesced: its agent found no file system to freeze");
+      hv_warn (options, "the guest is not quiesced: its agent found no file system to freeze");
       return;
     }
     if (tmk_error_code (err) == TMK_ERR_FAILED) { /* nothing is frozen */
@@ -72,8 +60,8 @@ quiesce_begin (Quiesce *quiesce, const TmkBeginOptions *options)
       leave_to_watchdog (quiesce);
     }
   }
-  warn (options, "the guest is not quiesced, the backup is what a power cut would leave: %s",
-        tmk_error_message (err));
+  hv_warn (options, "the guest is not quiesced, the backup is what a power cut would leave: %s",
+           tmk_error_message (err));
 }
 
 bool
@@ -87,10 +75,10 @@ quiesce_end (Quiesce *quiesce, const TmkBeginOptions *options, guint64 *frozen_u
   *frozen_us = (guint64) (g_get_monotonic_time () - quiesce->since_us);
   if (!thawed) {
     leave_to_watchdog (quiesce);
-    warn (options,
-          "the guest did not confirm that its file systems are thawed (%s); this is"
-          " tried again in the background for %d minutes",
-          tmk_error_message (err), RESCUE_S / 60);
+    hv_warn (options,
+             "the guest did not confirm that its file systems are thawed (%s); this is"
+             " tried again in the background for %d minutes",
+             tmk_error_message (err), RESCUE_S / 60);
     return false;
   }
   g_clear_pointer (&quiesce->agent, agent_free);

@@ -30,6 +30,19 @@ jsonx_bool (const json_t *object, const char *key)
   return json_is_true (json_object_get (object, key));
 }
 
+/* The first object of `array` whose member `key` is the string `value`; borrowed, or NULL. */
+static inline json_t *
+jsonx_find (const json_t *array, const char *key, const char *value)
+{
+  size_t i;
+  json_t *object;
+  json_array_foreach (array, i, object) {
+    if (g_strcmp0 (jsonx_string (object, key), value) == 0)
+      return object;
+  }
+  return NULL;
+}
+
 /* A string, or JSON null for NULL or for bytes that are not UTF-8 (a path may be anything). */
 static inline json_t *
 jsonx_string_or_null (const char *s)

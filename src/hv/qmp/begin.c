@@ -50,58 +50,48 @@ check_no_strangers (QmpMachine *machine, TmkError **errp)
   return true;
 }
 
-static void warn (const TmkBeginOptions *options, const char *format, ...) G_GNUC_PRINTF (2, 3);
-
-static void
-warn (const TmkBeginOptions *options, const char *format, ...)
-{
-  if (options->warn == NULL)
-    return;
-  va_list ap;
-  va_start (ap, format);
-  g_autofree char *message = g_strdup_vprintf (format, ap);
-  va_end (ap);
-  options->warn (message, options->warn_data);
-}
-
 static void
 warn_about (const JobPlan *plan, const TmkBeginOptions *options)
 {
   if (plan->staged)
-    warn (options, "a disk is in an iothread, which this QEMU cannot export safely: the disks are"
-                   " copied to their scratch images first, and those exported");
+    hv_warn (options,
+             "a disk is in an iothread, which this QEMU cannot export safely: the disks are"
+             " copied to their scratch images first, and those exported");
   for (guint i = 0; i < plan->def->disks->len; i++) {
     const BackupDisk *disk = g_ptr_array_index (plan->def->disks, i);
     if (disk->backup && disk->store->seclabels != NULL && disk->store->seclabels->len > 0)
-      warn (options, "disk '%s': <seclabel> is kept in the definition but not applied", disk->name);
+      hv_warn (options, "disk '%s': <seclabel> is kept in the definition but not applied",
+               disk->name);
   }
   for (guint i = 0; i < plan->disks->len; i++) {
     const JobDisk *disk = g_ptr_array_index (plan->disks, i);
     if (!plan->def->pull && disk->mode == BACKUP_MODE_INCREMENTAL && disk->backing == NULL
         && !options->reuse_external)
-      warn (options,
-            "disk '%s': which image holds checkpoint '%s' is not known, so '%s' names no backing"
-            " file; add it with: qemu-img rebase -u -b PREVIOUS -F qcow2 '%s'",
-            disk->name, disk->incremental, disk->target, disk->target);
+      hv_warn (options,
+               "disk '%s': which image holds checkpoint '%s' is not known, so '%s' names no backing"
+               " file; add it with: qemu-img rebase -u -b PREVIOUS -F qcow2 '%s'",
+               disk->name, disk->incremental, disk->target, disk->target);
     if (disk->backing != NULL && access (disk->backing, F_OK) != 0)
-      warn (options,
-            "disk '%s': the image '%s' of checkpoint '%s', which '%s' names as its backing file, is"
-            " not there; name where it is now with: qemu-img rebase -u -b PREVIOUS -F %s '%s'",
-            disk->name, disk->backing, disk->incremental, disk->target, disk->backing_format,
-            disk->target);
+      hv_warn (
+          options,
+          "disk '%s': the image '%s' of checkpoint '%s', which '%s' names as its backing file, is"
+          " not there; name where it is now with: qemu-img rebase -u -b PREVIOUS -F %s '%s'",
+          disk->name, disk->backing, disk->incremental, disk->target, disk->backing_format,
+          disk->target);
   }
   if (plan->tls != NULL && !tls_has_dh_params (plan))
-    warn (options,
-          "QEMU, and with it the guest, may stand still for a second or two while it makes what"
-          " '%s/dh-params.pem' could hold; see 'man tidemark-begin'",
-          plan->tls_folder);
+    hv_warn (options,
+             "QEMU, and with it the guest, may stand still for a second or two while it makes what"
+             " '%s/dh-params.pem' could hold; see 'man tidemark-begin'",
+             plan->tls_folder);
   for (guint i = 0; i < plan->bitmaps->len; i++) {
     const PlanBitmap *bitmap = g_ptr_array_index (plan->bitmaps, i);
     if (!bitmap->persistent)
-      warn (options,
-            "disk '%s': its format cannot store bitmaps, so checkpoint '%s' lasts only until this"
-            " QEMU ends",
-            bitmap->disk, bitmap->bitmap);
+      hv_warn (
+          options,
+          "disk '%s': its format cannot store bitmaps, so checkpoint '%s' lasts only until this"
+          " QEMU ends",
+          bitmap->disk, bitmap->bitmap);
   }
 }
 

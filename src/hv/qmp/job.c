@@ -145,23 +145,11 @@ job_fail (QmpMachine *machine, json_t *record, const char *state, const TmkError
 
 /* --- looking --------------------------------------------------------------------------------- */
 
-static const json_t *
-find_job (const json_t *jobs, const char *id)
-{
-  size_t i;
-  json_t *job;
-  json_array_foreach (jobs, i, job) {
-    if (g_strcmp0 (jsonx_string (job, "id"), id) == 0)
-      return job;
-  }
-  return NULL;
-}
-
 /* Brings one disk of the record up to date with QEMU's job. */
 static void
 look_at_disk (json_t *disk, const json_t *jobs, JobCounts *counts)
 {
-  const json_t *job = find_job (jobs, jsonx_string (disk, "job"));
+  const json_t *job = jsonx_find (jobs, "id", jsonx_string (disk, "job"));
   if (job == NULL) {
     counts->missing++;
     return;

@@ -80,29 +80,11 @@ undo_daemon (const char *pidfile, const char *socket)
 
 /* --- what is there --------------------------------------------------------------------------- */
 
-/* The description of node `name`, borrowed from `nodes`, or NULL. */
-static json_t *
-find_node (const json_t *nodes, const char *name)
-{
-  size_t i;
-  json_t *node;
-  json_array_foreach (nodes, i, node) {
-    if (g_strcmp0 (jsonx_string (node, "node-name"), name) == 0)
-      return node;
-  }
-  return NULL;
-}
-
 static bool
 node_has_bitmap (const json_t *nodes, const char *name, const char *bitmap)
 {
-  size_t i;
-  json_t *entry;
-  json_array_foreach (json_object_get (find_node (nodes, name), "dirty-bitmaps"), i, entry) {
-    if (g_strcmp0 (jsonx_string (entry, "name"), bitmap) == 0)
-      return true;
-  }
-  return false;
+  const json_t *node = jsonx_find (nodes, "node-name", name);
+  return jsonx_find (json_object_get (node, "dirty-bitmaps"), "name", bitmap) != NULL;
 }
 
 /* The status of job `id` ("running", "concluded"), or NULL where there is none; free it. */
@@ -110,13 +92,7 @@ static char *
 job_status (QmpClient *client, const char *id, TmkError **errp)
 {
   g_autoptr (json_t) jobs = qmp_query_jobs (client, errp);
-  size_t i;
-  json_t *job;
-  json_array_foreach (jobs, i, job) {
-    if (g_strcmp0 (jsonx_string (job, "id"), id) == 0)
-      return g_strdup (jsonx_string (job, "status"));
-  }
-  return NULL;
+  return g_strdup (jsonx_string (jsonx_find (jobs, "id", id), "status"));
 }
 
 /* --- taking back ----------------------------------------------------------------------------- */
@@ -209,13 +185,7 @@ has_object (QmpClient *client, const char *id)
 {
   g_autoptr (json_t) objects
       = qmp_execute (client, "qom-list", json_pack ("{s:s}", "path", "/objects"), NULL);
-  size_t i;
-  json_t *object;
-  json_array_foreach (objects, i, object) {
-    if (g_strcmp0 (jsonx_string (object, "name"), id) == 0)
-      return true;
-  }
-  return false;
+  return jsonx_find (objects, "name", id) != NULL;
 }
 
 /* Is the node `name` what some device is on? */
@@ -253,13 +223,7 @@ remove_export (QmpMachine *machine, const char *id, const char *socket, TmkError
 {
   QmpClient *client = machine->client;
   g_autoptr (json_t) exports = qmp_execute (client, "query-block-exports", NULL, errp);
-  size_t i;
-  json_t *entry;
-  bool there = false;
-  json_array_foreach (exports, i, entry) {
-    there = there || g_strcmp0 (jsonx_string (entry, "id"), id) == 0;
-  }
-  if (!there)
+  if (jsonx_find (exports, "id", id) == NULL)
     return exports != NULL;
   if (!qmp_run (client, "block-export-del", json_pack ("{s:s, s:s}", "id", id, "mode", "hard"),
                 errp))
@@ -300,7 +264,7 @@ undo_one (QmpMachine *machine, const json_t *nodes, const json_t *entry, TmkErro
   if (g_str_equal (op, "job"))
     return end_job (client, id, errp);
   if (g_str_equal (op, "node"))
-    return find_node (nodes, name) == NULL || qmp_blockdev_del (client, name, errp);
+    return jsonx_find (nodes, "node-name", name) == NULL || qmp_blockdev_del (client, name, errp);
   if (g_str_equal (op, "bitmap")) {
     const char *node = jsonx_string (entry, "node");
     return !node_has_bitmap (nodes, node, name) || qmp_bitmap_remove (client, node, name, errp);
