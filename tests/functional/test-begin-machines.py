@@ -279,7 +279,8 @@ def test_qemu_of_another_user(lab: Lab) -> None:
     vda = lab.disk("vda", "16M")
     os.chmod(lab.dir, 0o777)
     shutil.chown(vda.path, "nobody", "nogroup")
-    vm = lab.vm([vda], extra=["-runas", "nobody"])
+    other = ["-runas", "nobody"] if lab.qemu_version() < (10, 0) else ["-run-with", "user=nobody"]
+    vm = lab.vm([vda], extra=other)
     with open(f"/proc/{vm.pid}/status", encoding="utf-8") as status:
         uid = int(re.search(r"^Uid:\s+\d+\s+(\d+)", status.read(), re.M)[1])
     assert uid != 0
