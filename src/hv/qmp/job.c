@@ -199,8 +199,8 @@ look_at_scratch (QmpMachine *machine, json_t *record, JobCounts *counts, TmkErro
 {
   g_autoptr (json_t) nodes = qmp_execute (machine->client, "query-named-block-nodes",
                                           json_pack ("{s:b}", "flat", 1), errp);
-  size_t i, j;
-  json_t *disk, *node;
+  size_t i;
+  json_t *disk;
   const char *socket = jsonx_string (record, "socket");
   json_object_set_new (record, "clients", json_integer (server_clients (machine, socket)));
   json_array_foreach (json_object_get (record, "disks"), i, disk) {
@@ -209,16 +209,11 @@ look_at_scratch (QmpMachine *machine, json_t *record, JobCounts *counts, TmkErro
     guint64 dirty = dirtied_since (machine, record, disk);
     json_object_set_new (disk, "room", json_integer ((json_int_t) MIN (room, G_MAXINT64)));
     json_object_set_new (disk, "dirty", json_integer ((json_int_t) dirty));
-    bool found = false;
-    json_array_foreach (nodes, j, node) {
-      const char *name = jsonx_string (node, "node-name");
-      guint64 used = jsonx_uint (json_object_get (node, "image"), "actual-size");
-      if (g_strcmp0 (name, jsonx_string (disk, "image")) != 0)
-        continue;
-      found = true;
+    const json_t *node = jsonx_find (nodes, "node-name", jsonx_string (disk, "image"));
+    guint64 used = jsonx_uint (json_object_get (node, "image"), "actual-size");
+    if (node != NULL)
       json_object_set_new (disk, "done", json_integer ((json_int_t) used));
-    }
-    found = found || jsonx_bool (record, "staged"); /* a daemon of ours has them */
+    bool found = node != NULL || jsonx_bool (record, "staged"); /* a daemon of ours has them */
     counts->running += found;
     counts->missing += !found;
   }

@@ -146,13 +146,9 @@ probe_with_job (QmpMachine *machine, const char *window, const char *sink, const
     g_autoptr (json_t) jobs = qmp_query_jobs (machine->client, errp);
     if (jobs == NULL)
       return false;
-    size_t i;
-    json_t *entry;
-    json_array_foreach (jobs, i, entry) {
-      if (g_strcmp0 (jsonx_string (entry, "id"), job) != 0
-          || g_strcmp0 (jsonx_string (entry, "status"), "concluded") != 0)
-        continue;
-      *fault = g_strdup (jsonx_string (entry, "error"));
+    const json_t *probe = jsonx_find (jobs, "id", job);
+    if (g_strcmp0 (jsonx_string (probe, "status"), "concluded") == 0) {
+      *fault = g_strdup (jsonx_string (probe, "error"));
       return qmp_job_dismiss (machine->client, job, errp);
     }
     json_decref (

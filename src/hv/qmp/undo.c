@@ -120,9 +120,9 @@ remove_file (const json_t *entry, TmkError **errp)
   return !ours || fsx_remove (path, errp);
 }
 
-/* Cancels all jobs first, so that they end side by side. */
+/* Cancels all of the log's jobs among `jobs` first, so that they end side by side. */
 static void
-cancel_jobs (QmpClient *client, const json_t *log)
+cancel_jobs (QmpClient *client, const json_t *jobs, const json_t *log)
 {
   size_t i;
   json_t *entry;
@@ -130,7 +130,7 @@ cancel_jobs (QmpClient *client, const json_t *log)
     if (g_strcmp0 (jsonx_string (entry, "op"), "job") != 0)
       continue;
     const char *id = jsonx_string (entry, "id");
-    g_autofree char *status = job_status (client, id, NULL);
+    const char *status = jsonx_string (jsonx_find (jobs, "id", id), "status");
     /* A failure shows when the job does not conclude. */
     if (status != NULL && !g_str_equal (status, "concluded"))
       (void) qmp_job_cancel (client, id, NULL);
@@ -295,7 +295,10 @@ undo_run (QmpMachine *machine, const json_t *log, bool failed, json_t **rest, Tm
   if (machine->client != NULL) {
     if (!machine_refresh (machine, errp)) /* what devices are on changes under a pull */
       return false;
-    cancel_jobs (machine->client, log);
+    g_autoptr (json_t) jobs = qmp_query_jobs (machine->client, errp);
+    if (jobs == NULL)
+      return false;
+    cancel_jobs (machine->client, jobs, log);
     nodes = qmp_execute (machine->client, "query-named-block-nodes", json_pack ("{s:b}", "flat", 1),
                          errp);
     if (nodes == NULL)
