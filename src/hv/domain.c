@@ -181,3 +181,9 @@ tmk_domain_checkpoint_delete (TmkDomain *domain, const char *name, bool children
 {
   return domain->driver->checkpoint_delete (domain, name, children, errp);
 }
+
+int
+hv_reserve (TmkDomain *domain, TmkError **errp)
+{
+  return domain->driver->reserve (domain, errp);
+}
