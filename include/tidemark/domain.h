@@ -118,7 +118,8 @@ typedef struct {
 
 typedef struct {
   TmkJobState state;
-  const char *id; /* of the run; NULL for NONE */
+  const char *id;    /* of the run; NULL for NONE */
+  const char *owner; /* TmkBeginOptions.owner; or NULL */
   bool pull;
   const char *checkpoint;       /* the new checkpoint, or NULL */
   int64_t started_us, ended_us; /* since the epoch; ended is 0 while it runs */
@@ -137,6 +138,8 @@ void tmk_job_status_free (TmkJobStatus *status);
 
 /* Zero every field that is not set. */
 typedef struct {
+  /* Who begins the job, if it is not the user: a backup, say, that a later one cleans up behind. */
+  const char *owner;
   bool no_space_check;          /* begin even where the targets' file systems look too small */
   bool reuse_external;          /* targets exist already and are used as they are */
   bool compress;                /* write compressed clusters (qcow2 without encryption) */

@@ -196,3 +196,9 @@ tmk_domain_checkpoint_delete_from (TmkDomain *domain, const char *name, const ch
 {
   return domain->driver->checkpoint_delete_from (domain, name, disks, errp);
 }
+
+int
+hv_reserve (TmkDomain *domain, TmkError **errp)
+{
+  return domain->driver->reserve (domain, errp);
+}

@@ -16,6 +16,8 @@
 typedef struct {
   const char *name; /* "qmp" */
   void (*free) (TmkDomain *domain);
+  /* For hv_reserve(). */
+  int (*reserve) (TmkDomain *domain, TmkError **errp);
   const TmkDomainDef *(*def) (TmkDomain *domain);
   TmkDiskList *(*disks) (TmkDomain *domain, TmkError **errp);
   /* `def` is the caller's: align a copy. `options` is never NULL. */
@@ -40,6 +42,11 @@ typedef struct {
 struct TmkDomain {
   const HvDriver *driver;
 };
+
+/* The domain is the caller's, among those that reserve it, until the descriptor returned is given
+ * to fsx_unlock() or the process ends. -1 with TMK_ERR_BUSY where another process has it. So one
+ * backup can tell what another one is doing from what one that was killed has left. */
+int hv_reserve (TmkDomain *domain, TmkError **errp);
 
 /* Tells the caller of begin something that stops nothing; nowhere if it does not listen. */
 void hv_warn (const TmkBeginOptions *options, const char *format, ...) G_GNUC_PRINTF (2, 3);

@@ -250,7 +250,7 @@ begin_entered (QmpMachine *machine, const TmkBackupDef *def, const TmkCheckpoint
   warn_about (plan, options);
   complete_checkpoint (plan, known);
 
-  g_autoptr (json_t) record = record_new (machine, plan, !options->reuse_external);
+  g_autoptr (json_t) record = record_new (machine, plan, options->owner, !options->reuse_external);
   if (!state_write (machine->state, "job", record, errp))
     return false;
   if (begin_steps (machine, plan, options, record, errp))

@@ -355,6 +355,25 @@ machine_def (TmkDomain *domain)
   return ((QmpMachine *) domain)->def;
 }
 
+static int
+machine_reserve (TmkDomain *domain, TmkError **errp)
+{
+  QmpMachine *machine = (QmpMachine *) domain;
+  if (!machine_enter (machine, ENTER_LIVE, errp))
+    return -1;
+  g_autofree char *path = state_file (machine->state, "reserved");
+  TmkError *err = NULL;
+  int fd = fsx_lock (path, 0, &err);
+  if (fd < 0 && tmk_error_code (err) == TMK_ERR_BUSY) {
+    tmk_error_free (g_steal_pointer (&err));
+    error_set (errp, "hv", TMK_ERR_BUSY, 0, "another backup of this domain is under way");
+    error_hint (errp, "try again when it has ended; see 'tidemark status'");
+  }
+  error_propagate (errp, err);
+  machine_leave (machine);
+  return fd;
+}
+
 static const HvDriver qmp_driver = {
   .name = "qmp",
   .free = machine_free,
@@ -371,6 +390,7 @@ static const HvDriver qmp_driver = {
   .checkpoint_xml = machine_checkpoint_xml,
   .checkpoint_delete = machine_checkpoint_delete,
   .checkpoint_delete_from = machine_checkpoint_delete_from,
+  .reserve = machine_reserve,
 };
 
 TmkDomain *
