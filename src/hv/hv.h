@@ -26,6 +26,8 @@ typedef struct {
   char *(*job_xml) (TmkDomain *domain, unsigned flags, TmkError **errp);
   /* With `act` the due work is done too: tmk_domain_poll_job(). */
   TmkJobStatus *(*job_status) (TmkDomain *domain, bool act, TmkError **errp);
+  TmkBlockSource *(*open_disk) (TmkDomain *domain, const char *disk, const TmkNbdOptions *options,
+                                TmkError **errp);
   bool (*end) (TmkDomain *domain, TmkError **errp);
   bool (*abort) (TmkDomain *domain, TmkError **errp);
   TmkCheckpointList *(*checkpoints) (TmkDomain *domain, TmkError **errp);
@@ -33,6 +35,8 @@ typedef struct {
                              char **name, TmkError **errp);
   char *(*checkpoint_xml) (TmkDomain *domain, const char *name, unsigned flags, TmkError **errp);
   bool (*checkpoint_delete) (TmkDomain *domain, const char *name, bool children, TmkError **errp);
+  bool (*checkpoint_delete_from) (TmkDomain *domain, const char *name, const char *const *disks,
+                                  TmkError **errp);
 } HvDriver;
 
 struct TmkDomain {

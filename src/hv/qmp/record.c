@@ -72,6 +72,8 @@ static json_t *
 undo_log (const JobPlan *plan, bool with_files, const char *pidfile)
 {
   json_t *log = json_array ();
+  if (plan->socket_folder != NULL)
+    json_array_append_new (log, undo_folder (plan->socket_folder));
   for (guint i = 0; i < plan->disks->len; i++) {
     const JobDisk *disk = g_ptr_array_index (plan->disks, i);
     if (with_files && disk->target_type == STORAGE_FILE)
