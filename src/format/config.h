@@ -18,7 +18,17 @@
 #define CHUNK_SIZE_MAX (4u << 20)
 #define CHUNK_SIZE_DEFAULT (64u << 10)
 #define PACK_SIZE_DEFAULT (64u << 20)
+#define PACK_SIZE_MAX (1u << 30)
 #define ZSTD_LEVEL_DEFAULT 1
+#define ZSTD_LEVEL_MIN (-50) /* not 0 */
+#define ZSTD_LEVEL_MAX 22
+
+/* A power of two in the bounds? */
+static inline bool
+chunk_size_is_valid (uint64_t size)
+{
+  return size >= CHUNK_SIZE_MIN && size <= CHUNK_SIZE_MAX && (size & (size - 1)) == 0;
+}
 
 typedef struct {
   RepoId id;

@@ -79,6 +79,13 @@ object_id_equal (const ObjectId *a, const ObjectId *b)
 
 const char *object_kind_name (ObjectKind kind); /* "chunk", …; "unknown" */
 
+/* One of the kinds that are stored in packs? */
+static inline bool
+object_kind_is_packed (ObjectKind kind)
+{
+  return kind >= OBJECT_CHUNK && kind <= OBJECT_BLOB;
+}
+
 /* 64 hex digits and a NUL. */
 void object_id_to_hex (const ObjectId *id, char hex[2 * OBJECT_ID_SIZE + 1]);
 bool object_id_from_hex (const char *hex, ObjectId *id);
