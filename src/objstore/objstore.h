@@ -67,8 +67,9 @@ struct ObjReader {
  * the file system can do that (O_TMPFILE), else in tmp/, where old ones are removed on opening. */
 ObjStore *obj_store_open_folder (const char *path, bool create, TmkError **errp);
 
-/* Memory, for tests. */
+/* Memory, for tests. Its clock can be moved on. */
 ObjStore *obj_store_new_memory (void);
+void obj_store_memory_advance (ObjStore *store, int64_t us);
 
 /* `below` (taken) with failures: operation number `fail_at` (counted from 1) fails; 0: none. With
  * `after` it is carried out before it fails; with `sticky` all later ones fail, too. */
@@ -78,6 +79,7 @@ uint64_t obj_store_faulty_count (const ObjStore *store);
 
 /* ---- use ---------------------------------------------------------------------------------- */
 
+/* NULL is allowed. */
 void obj_store_free (ObjStore *store);
 const char *obj_store_location (const ObjStore *store);
 
