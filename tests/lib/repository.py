@@ -97,5 +97,5 @@ class Repository:
         for disk, names in self.checkpoints(vm).items():
             assert len(names) <= 1, f"disk {disk} has {names}"
         lying = [name for disk in vm.disks for name in os.listdir(os.path.dirname(disk.path))
-                 if any(name.endswith("." + point.id) for point in self.points)]
+                 if any(point.id in name for point in self.points)]
         assert not lying, f"scratch left: {lying}"
