@@ -237,8 +237,8 @@ pipeline_run (Pipeline *pipeline, TmkBlockSource *source, uint32_t chunk_size, b
               PipelineStats *stats, TmkError **errp)
 {
   uint64_t size = tmk_block_source_size (source);
-  g_autoptr (TreeBuilder) builder
-      = tree_builder_new (pipeline->repo, pipeline->nodes, base, tree_chunks (size, chunk_size));
+  g_autoptr (TreeBuilder) builder = tree_builder_new (
+      pipeline->repo, pipeline->writer, pipeline->nodes, base, tree_chunks (size, chunk_size));
   TmkReadOptions options = { .only_dirty = only_dirty, .align = chunk_size };
   Run run = { .pipeline = pipeline, .builder = builder, .size = size, .chunk_size = chunk_size };
   run.reader = tmk_block_source_reader (source, &options, errp);

@@ -61,9 +61,10 @@ typedef struct TreeBuilder TreeBuilder;
 /* A tree that begins as `base` (zero: as all zeroes) and is changed chunk by chunk, in any order,
  * quickest when ascending. Nodes are read when they are first touched, and stored when they are
  * complete or too many are in memory, by `packer`: borrowed, and used by nobody else meanwhile but
- * under the builder's lock. Any thread. `repo` is borrowed. */
-TreeBuilder *tree_builder_new (Repo *repo, RepoPacker *packer, const ObjectId *base,
-                               uint64_t chunks);
+ * under the builder's lock. Any thread. All are borrowed; `packer` is
+ * one of `writer`'s. */
+TreeBuilder *tree_builder_new (Repo *repo, RepoWriter *writer, RepoPacker *packer,
+                               const ObjectId *base, uint64_t chunks);
 void tree_builder_free (TreeBuilder *builder);
 
 /* How many leaves may be in memory (1024 unless told otherwise); for tests. */

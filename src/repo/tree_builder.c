@@ -5,7 +5,8 @@
  * The nodes on the way to what has been touched are in memory, each with its open children. Of
  * leaves, of which there are many, the least recently used is closed where there are too many, and
  * so is one whose every slot has been set: closing stores the node if it changed, and puts its id
- * in its parent. A closed one that is touched again is read again. Inner nodes stay open: they are
+ * in its parent. A closed one that is touched again is read again; where it lies in a pack that
+ * nobody can read yet, that pack is finished and made known first. Inner nodes stay open: they are
  * one in 256.
  *
  * An open node knows which slots differ from the full node that it came from, so that it can be
@@ -44,7 +45,9 @@ struct TreeBuilder {
   /* under the lock */
   GMutex lock;
   RepoReader *reader;
+  RepoWriter *writer;
   RepoPacker *packer;
+  bool unpublished; /* nodes were stored since the packer was last finished here */
   OpenNode *root;
   ObjectId root_id; /* where `root` is NULL */
   GQueue leaves;    /* most recently used first */
@@ -96,6 +99,26 @@ open_node_free (TreeBuilder *builder, OpenNode *open)
   g_free (open);
 }
 
+/* As tree_read_node(), also for what this builder has stored. */
+static bool
+load_node (TreeBuilder *builder, const ObjectId *id, unsigned level, Node *node, NodeDelta *delta,
+           bool *is_delta, TmkError **errp)
+{
+  TmkError *err = NULL;
+  if (tree_read_node (builder->reader, id, level, node, delta, is_delta, &err))
+    return true;
+  if (tmk_error_code (err) != TMK_ERR_DAMAGED || !builder->unpublished) {
+    error_propagate (errp, err);
+    return false;
+  }
+  tmk_error_free (err);
+  if (!repo_packer_finish (builder->packer, errp)
+      || !repo_writer_publish_index (builder->writer, errp))
+    return false;
+  builder->unpublished = false;
+  return tree_read_node (builder->reader, id, level, node, delta, is_delta, errp);
+}
+
 static bool
 read_node (TreeBuilder *builder, OpenNode *open, unsigned level, TmkError **errp)
 {
@@ -104,7 +127,7 @@ read_node (TreeBuilder *builder, OpenNode *open, unsigned level, TmkError **errp
   open->node.level = level;
   if (object_id_is_zero (&open->id))
     return true;
-  if (!tree_read_node (builder->reader, &open->id, level, &open->node, &delta, &is_delta, errp))
+  if (!load_node (builder, &open->id, level, &open->node, &delta, &is_delta, errp))
     return false;
   open->base = is_delta ? delta.base : open->id;
   for (unsigned i = 0; is_delta && i < delta.n; i++)
@@ -200,6 +223,7 @@ store_node (TreeBuilder *builder, const OpenNode *open, ObjectId *id, TmkError *
   ObjectKind kind = as_delta ? OBJECT_DELTA : OBJECT_NODE;
   size_t size = as_delta ? format_delta (open, plain) : node_format (&open->node, plain);
   repo_packer_hash (builder->packer, kind, plain, size, id);
+  builder->unpublished = true;
   return repo_packer_store (builder->packer, kind, id, plain, size, &stored, errp);
 }
 
@@ -270,7 +294,7 @@ count_used (TreeBuilder *builder, const OpenNode *open, const ObjectId *id, unsi
   if (open == NULL) {
     if (object_id_is_zero (id))
       return true;
-    if (!tree_read_node (builder->reader, id, level, &read, NULL, NULL, errp))
+    if (!load_node (builder, id, level, &read, NULL, NULL, errp))
       return false;
   }
   for (unsigned i = 0; i < NODE_FANOUT; i++) {
@@ -361,12 +385,14 @@ tree_builder_finish (TreeBuilder *builder, ObjectId *root, TmkError **errp)
 /* ---- life --------------------------------------------------------------------------------- */
 
 TreeBuilder *
-tree_builder_new (Repo *repo, RepoPacker *packer, const ObjectId *base, uint64_t chunks)
+tree_builder_new (Repo *repo, RepoWriter *writer, RepoPacker *packer, const ObjectId *base,
+                  uint64_t chunks)
 {
   TreeBuilder *builder = g_new0 (TreeBuilder, 1);
   g_mutex_init (&builder->lock);
   g_queue_init (&builder->leaves);
   builder->reader = repo_reader_new (repo, true);
+  builder->writer = writer;
   builder->packer = packer;
   builder->root_id = *base;
   builder->chunks = chunks;
