@@ -59,6 +59,11 @@ void repo_reader_free (RepoReader *reader);
 bool repo_reader_read (RepoReader *reader, const ObjectId *id, ObjectKind kind, void *buffer,
                        size_t room, size_t *length, TmkError **errp);
 
+/* As repo_reader_read(), for a node in either form; says which it is: OBJECT_NODE or OBJECT_DELTA.
+ */
+bool repo_reader_read_node (RepoReader *reader, const ObjectId *id, void *buffer, size_t room,
+                            size_t *length, ObjectKind *kind, TmkError **errp);
+
 /* ---- damage ------------------------------------------------------------------------------- */
 
 /* Writes down that these objects are damaged: they count as missing from now on, for other

@@ -17,10 +17,18 @@ tree_chunks (uint64_t size, uint32_t chunk_size)
   return size / chunk_size + (size % chunk_size != 0);
 }
 
-/* What one node, full or delta, comes to. Follows one delta; more are TMK_ERR_DAMAGED, as is
- * another level than `level`. `id` is not zero. */
+/* How many chunks a slot of a node of this level stands for. */
+static inline uint64_t
+tree_slot_span (unsigned level)
+{
+  return 1ull << (8 * level);
+}
+
+/* What one node, full or delta, comes to. A delta's base has to be a full node: TMK_ERR_DAMAGED
+ * else, and where the level is another than `level`. `id` is not zero. `delta` and `is_delta` (may
+ * be NULL): how it is stored. */
 bool tree_read_node (RepoReader *reader, const ObjectId *id, unsigned level, Node *node,
-                     TmkError **errp);
+                     NodeDelta *delta, bool *is_delta, TmkError **errp);
 
 /* Called for each chunk that is not zero, ascending. False stops: with an error in `*errp`, or
  * (none set) the walk ends well. */
@@ -51,26 +59,27 @@ bool tree_diff (RepoReader *reader, const ObjectId *a, const ObjectId *b, uint64
 typedef struct TreeBuilder TreeBuilder;
 
 /* A tree that begins as `base` (zero: as all zeroes) and is changed chunk by chunk, in any order,
- * quickest when ascending. Nodes are read when they are first touched, and written when they are
- * complete or too many are in memory, by a packer of the builder's own. Any thread. `writer` is
- * borrowed. */
-TreeBuilder *tree_builder_new (RepoWriter *writer, Repo *repo, const ObjectId *base,
-                               uint64_t chunks, TmkError **errp);
+ * quickest when ascending. Nodes are read when they are first touched, and stored when they are
+ * complete or too many are in memory, by `packer`: borrowed, and used by nobody else meanwhile but
+ * under the builder's lock. Any thread. All are borrowed; `packer` is
+ * one of `writer`'s. */
+TreeBuilder *tree_builder_new (Repo *repo, RepoWriter *writer, RepoPacker *packer,
+                               const ObjectId *base, uint64_t chunks);
 void tree_builder_free (TreeBuilder *builder);
 
-/* What is there now. */
-bool tree_builder_get (TreeBuilder *builder, uint64_t chunk, ObjectId *id, TmkError **errp);
+/* How many leaves may be in memory (1024 unless told otherwise); for tests. */
+void tree_builder_set_limit (TreeBuilder *builder, unsigned leaves);
 
-/* Sets a chunk; the zero id makes it zero. `*changed` (may be NULL): was it something else? */
-bool tree_builder_set (TreeBuilder *builder, uint64_t chunk, const ObjectId *id, bool *changed,
-                       TmkError **errp);
+/* Sets a chunk (the zero id makes it zero), and says what was there before. */
+bool tree_builder_exchange (TreeBuilder *builder, uint64_t chunk, const ObjectId *id,
+                            ObjectId *before, TmkError **errp);
 
-/* Makes [first, first + count) zero, whole subtrees at once. `*changed` (may be NULL): how many
- * chunks were not zero. */
+/* Makes [first, first + count) zero, whole subtrees at once. `*changed`: how many chunks were not.
+ */
 bool tree_builder_set_zero (TreeBuilder *builder, uint64_t first, uint64_t count, uint64_t *changed,
                             TmkError **errp);
 
-/* Writes what is left, and finishes the builder's packer. */
+/* Stores what is left. The packer is not finished by this. The builder may be used further. */
 bool tree_builder_finish (TreeBuilder *builder, ObjectId *root, TmkError **errp);
 
 G_DEFINE_AUTOPTR_CLEANUP_FUNC (TreeBuilder, tree_builder_free)

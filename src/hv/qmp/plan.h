@@ -58,6 +58,7 @@ typedef struct {
   char *tls, *tls_folder;
   bool tls_psk;             /* pre-shared keys, not certificates */
   unsigned scratch_timeout; /* pull: seconds */
+  char *socket_folder;      /* pull: made for its socket, see hv/qmp/own_socket.h; or NULL */
 } JobPlan;
 
 /* What the plan is made from; all borrowed. */
