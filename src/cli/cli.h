@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * cli/cli.h: what the verbs share: options, opening a domain, errors and output.
+ * cli/cli.h: what the verbs share: options, opening a domain or a repository, errors and output.
  *
  * Results go to stdout, everything else to stderr. Exit codes are a contract with scripts.
  */
@@ -31,18 +31,32 @@ typedef struct {
 int cmd_abort (int argc, char **argv);
 int cmd_begin (int argc, char **argv);
 int cmd_checkpoint (int argc, char **argv);
+int cmd_diff (int argc, char **argv);
 int cmd_disks (int argc, char **argv);
 int cmd_dumpxml (int argc, char **argv);
 int cmd_end (int argc, char **argv);
+int cmd_init (int argc, char **argv);
+int cmd_list (int argc, char **argv);
+int cmd_show (int argc, char **argv);
+int cmd_stats (int argc, char **argv);
 int cmd_status (int argc, char **argv);
+int cmd_verify (int argc, char **argv);
 int cmd_wait (int argc, char **argv);
 int cmd_xml (int argc, char **argv);
 
-/* What every verb on a domain takes. Strings are owned; clear with cli_args_clear(). */
+/* What a verb works on, and so which of the shared options it takes. */
+typedef enum {
+  CLI_DOMAIN = 1 << 0,     /* --qmp, --domain-xml, --state-dir */
+  CLI_REPOSITORY = 1 << 1, /* -r */
+} CliTakes;
+
+/* What every verb takes, and those on a domain or a repository. Strings are owned; clear with
+ * cli_args_clear(). */
 typedef struct {
   char *qmp;
   char *domain_xml;
   char *state_dir;
+  char *repository; /* -r, else $TIDEMARK_REPO, else NULL */
   gboolean json, quiet;
   char **rest; /* what is left of the command line; NULL-terminated, never NULL after parsing */
 } CliArgs;
@@ -50,9 +64,13 @@ typedef struct {
 void cli_args_clear (CliArgs *args);
 G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC (CliArgs, cli_args_clear)
 
-/* Parses the options of a verb on a domain: the shared ones and `own` (may be NULL). Everything
+/* Parses the options of a verb: the shared ones that it `takes` and `own` (may be NULL). Everything
  * that is no option ends in args->rest, which must have `min` to `max` elements. False where the
  * verb is to return `*rc` at once (help was shown, or the usage was wrong and has been said). */
+bool cli_parse_for (CliTakes takes, int argc, char **argv, const char *verb, const char *parameters,
+                    const char *summary, const GOptionEntry *own, CliArgs *args, guint min,
+                    guint max, int *rc);
+/* The same for a verb on a domain alone. */
 bool cli_parse (int argc, char **argv, const char *verb, const char *parameters,
                 const char *summary, const GOptionEntry *own, CliArgs *args, guint min, guint max,
                 int *rc);
@@ -69,6 +87,11 @@ int cli_describe_verbs (const char *prefix, const Command *verbs, size_t n);
 
 /* Opens the domain that `args` name; NULL after saying why. */
 TmkDomain *cli_open (const CliArgs *args);
+
+/* Opens the repository that `args` name; NULL with an exit code in `*rc` after saying why. */
+TmkRepository *cli_open_repository (const CliArgs *args, int *rc);
+/* False, with `*rc` set, after saying that none is named. */
+bool cli_has_repository (const CliArgs *args, int *rc);
 
 /* Says what failed and gives the exit code for it. Frees nothing. */
 int cli_fail (const CliArgs *args, const TmkError *err);
@@ -105,3 +128,5 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC (TmkCheckpointDef, tmk_checkpoint_def_free)
 G_DEFINE_AUTOPTR_CLEANUP_FUNC (TmkJobStatus, tmk_job_status_free)
 G_DEFINE_AUTOPTR_CLEANUP_FUNC (TmkDiskList, tmk_disk_list_free)
 G_DEFINE_AUTOPTR_CLEANUP_FUNC (TmkCheckpointList, tmk_checkpoint_list_free)
+G_DEFINE_AUTOPTR_CLEANUP_FUNC (TmkRepository, tmk_repository_free)
+G_DEFINE_AUTOPTR_CLEANUP_FUNC (TmkPointList, tmk_point_list_free)

@@ -150,7 +150,10 @@ refuse (TmkError **errp, const char *key, const char *why)
 static bool
 get_number (const json_t *object, const char *key, guint64 *value, TmkError **errp)
 {
-  const char *text = jsonx_string (object, key);
+  const json_t *member = json_object_get (object, key);
+  const char *text = json_string_value (member);
+  if (text == NULL && member != NULL && !json_is_null (member))
+    return refuse (errp, key, "is no hexadecimal number of 64 bits");
   *value = 0;
   for (size_t i = 0; text != NULL && text[i] != '\0'; i++) {
     int digit = bytes_hex_digit (text[i]);
