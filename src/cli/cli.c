@@ -247,6 +247,16 @@ cli_has_repository (const CliArgs *args, int *rc)
 
 /* --- saying ---------------------------------------------------------------------------------- */
 
+json_t *
+cli_error_json (const TmkError *err)
+{
+  json_t *body = json_pack ("{s:s, s:s, s:o}", "domain", tmk_error_domain (err), "code",
+                            tmk_error_code_name (tmk_error_code (err)), "message",
+                            jsonx_string_or_null (tmk_error_message (err)));
+  json_object_set_new (body, "hint", jsonx_string_or_null (tmk_error_hint (err)));
+  return body;
+}
+
 int
 cli_fail (const CliArgs *args, const TmkError *err)
 {
@@ -254,13 +264,8 @@ cli_fail (const CliArgs *args, const TmkError *err)
   fprintf (stderr, "tidemark: error: %s\n", tmk_error_message (err));
   if (hint != NULL)
     fprintf (stderr, "hint: %s\n", hint);
-  if (args->json) {
-    json_t *body = json_pack ("{s:s, s:s, s:o}", "domain", tmk_error_domain (err), "code",
-                              tmk_error_code_name (tmk_error_code (err)), "message",
-                              jsonx_string_or_null (tmk_error_message (err)));
-    json_object_set_new (body, "hint", jsonx_string_or_null (hint));
-    cli_print_json (json_pack ("{s:o}", "error", body));
-  }
+  if (args->json)
+    cli_print_json (json_pack ("{s:o}", "error", cli_error_json (err)));
   switch (tmk_error_code (err)) {
   case TMK_ERR_USAGE:
     return EXIT_USAGE;

@@ -38,6 +38,7 @@ int cmd_dumpxml (int argc, char **argv);
 int cmd_end (int argc, char **argv);
 int cmd_init (int argc, char **argv);
 int cmd_list (int argc, char **argv);
+int cmd_restore (int argc, char **argv);
 int cmd_show (int argc, char **argv);
 int cmd_stats (int argc, char **argv);
 int cmd_status (int argc, char **argv);
@@ -104,6 +105,9 @@ bool cli_parse_size (const char *text, guint64 *bytes);
 
 /* Says what failed and gives the exit code for it. Frees nothing. */
 int cli_fail (const CliArgs *args, const TmkError *err);
+
+/* What is in the "error" of a JSON document. */
+json_t *cli_error_json (const TmkError *err);
 
 /* A usage error: "tidemark: error: …" and where to find help. Returns EXIT_USAGE. */
 int cli_usage (const char *verb, const char *format, ...) G_GNUC_PRINTF (2, 3);
