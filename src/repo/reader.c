@@ -82,6 +82,23 @@ open_pack (RepoReader *reader, const PackName *name, TmkError **errp)
   return opened;
 }
 
+/* What is asked for. `kinds` has bit k for each kind k that it may be. */
+typedef struct {
+  const ObjectId *id;
+  unsigned kinds;
+  void *buffer;
+  size_t room;
+} Wanted;
+
+#define KIND_BIT(kind) (1u << (kind))
+
+/* As messages call it: "chunk", or for either form of a node "node". */
+static const char *
+kind_name (const Wanted *wanted)
+{
+  return object_kind_name ((ObjectKind) __builtin_ctz (wanted->kinds));
+}
+
 static bool
 check_id (RepoReader *reader, const ObjectId *id, ObjectKind kind, const void *plain, size_t size,
           TmkError **errp)
@@ -97,23 +114,23 @@ check_id (RepoReader *reader, const ObjectId *id, ObjectKind kind, const void *p
 }
 
 static bool
-check_header (const RecordHeader *header, const ObjectId *id, ObjectKind kind, TmkError **errp)
+check_header (const RecordHeader *header, const Wanted *wanted, TmkError **errp)
 {
-  if (!object_id_equal (&header->id, id)) {
+  if (!object_id_equal (&header->id, wanted->id)) {
     error_set (errp, DOMAIN, TMK_ERR_DAMAGED, 0, "there is another object in its place");
     return false;
   }
-  if (header->kind != kind) {
+  if ((wanted->kinds & KIND_BIT (header->kind)) == 0) {
     error_set (errp, DOMAIN, TMK_ERR_DAMAGED, 0, "it is a %s, not a %s",
-               object_kind_name (header->kind), object_kind_name (kind));
+               object_kind_name (header->kind), kind_name (wanted));
     return false;
   }
   return true;
 }
 
 static bool
-read_place (RepoReader *reader, const ObjectPlace *place, const ObjectId *id, ObjectKind kind,
-            void *buffer, size_t room, size_t *length, TmkError **errp)
+read_place (RepoReader *reader, const ObjectPlace *place, const Wanted *wanted,
+            RecordHeader *header, TmkError **errp)
 {
   if (reader->room < place->length) {
     g_free (reader->record);
@@ -121,15 +138,12 @@ read_place (RepoReader *reader, const ObjectPlace *place, const ObjectId *id, Ob
     reader->record = g_malloc (reader->room);
   }
   ObjReader *pack = open_pack (reader, &place->pack, errp);
-  RecordHeader header;
-  if (pack == NULL || !obj_reader_read (pack, place->offset, reader->record, place->length, errp)
-      || !record_unpack (reader->zstd, reader->record, place->length, &header, buffer, room, errp)
-      || !check_header (&header, id, kind, errp)
-      || ((reader->verify || !place->counts)
-          && !check_id (reader, id, kind, buffer, header.plain, errp)))
-    return false;
-  *length = header.plain;
-  return true;
+  return pack != NULL && obj_reader_read (pack, place->offset, reader->record, place->length, errp)
+         && record_unpack (reader->zstd, reader->record, place->length, header, wanted->buffer,
+                           wanted->room, errp)
+         && check_header (header, wanted, errp)
+         && ((!reader->verify && place->counts)
+             || check_id (reader, wanted->id, header->kind, wanted->buffer, header->plain, errp));
 }
 
 /* What a failure to read a copy means for the object. A medium that cannot be read is damage; that
@@ -143,62 +157,63 @@ is_damage (const TmkError *err)
 }
 
 static void
-say_missing (RepoReader *reader, const IndexSet *set, const ObjectId *id, ObjectKind kind,
-             TmkError **errp)
+say_missing (RepoReader *reader, const IndexSet *set, const Wanted *wanted, TmkError **errp)
 {
   char hex[2 * OBJECT_ID_SIZE + 1];
-  object_id_to_hex (id, hex);
+  object_id_to_hex (wanted->id, hex);
   const char *skipped = index_set_skipped (set);
   error_set (errp, DOMAIN, TMK_ERR_DAMAGED, 0, "'%s': %s '%s' is missing%s%s",
-             repo_location (reader->repo), object_kind_name (kind), hex,
+             repo_location (reader->repo), kind_name (wanted), hex,
              skipped != NULL ? ", and not all index files can be read: " : "",
              skipped != NULL ? skipped : "");
 }
 
 static void
-say_damaged (RepoReader *reader, const ObjectPlace *place, const ObjectId *id, ObjectKind kind,
+say_damaged (RepoReader *reader, const ObjectPlace *place, const Wanted *wanted,
              const TmkError *why, TmkError **errp)
 {
   char hex[2 * OBJECT_ID_SIZE + 1], pack[2 * PACK_NAME_SIZE + 1];
-  object_id_to_hex (id, hex);
+  object_id_to_hex (wanted->id, hex);
   pack_name_to_hex (&place->pack, pack);
   error_set (errp, DOMAIN, is_damage (why) ? TMK_ERR_DAMAGED : tmk_error_code (why),
              tmk_error_errno (why), "'%s': %s '%s' in pack '%s': %s", repo_location (reader->repo),
-             object_kind_name (kind), hex, pack, tmk_error_message (why));
+             kind_name (wanted), hex, pack, tmk_error_message (why));
 }
 
-/* Tries one copy after the other; the error is about the first one, the best. */
+/* Tries one copy after the other. The error is about the first one, the best, unless another may be
+ * well and only cannot be read now: then that is it, for nothing is known to be damaged. */
 static bool
-read_any (RepoReader *reader, const ObjectId *id, ObjectKind kind, void *buffer, size_t room,
-          size_t *length, TmkError **errp)
+read_any (RepoReader *reader, const Wanted *wanted, RecordHeader *header, TmkError **errp)
 {
   g_autoptr (IndexSet) set = repo_index (reader->repo, errp);
   if (set == NULL)
     return false;
   ObjectPlace places[MAX_PLACES];
-  size_t n = index_set_find (set, id, places);
+  size_t n = index_set_find (set, wanted->id, places), told = 0;
   if (n == 0) {
-    say_missing (reader, set, id, kind, errp);
+    say_missing (reader, set, wanted, errp);
     return false;
   }
   g_autoptr (TmkError) first = NULL;
   for (size_t i = 0; i < n; i++) {
     g_autoptr (TmkError) err = NULL;
-    if (read_place (reader, &places[i], id, kind, buffer, room, length, &err))
+    if (read_place (reader, &places[i], wanted, header, &err))
       return true;
-    if (first == NULL)
+    if (first == NULL || (is_damage (first) && !is_damage (err))) {
+      tmk_error_free (first);
       first = g_steal_pointer (&err);
+      told = i;
+    }
   }
-  say_damaged (reader, &places[0], id, kind, first, errp);
+  say_damaged (reader, &places[told], wanted, first, errp);
   return false;
 }
 
-bool
-repo_reader_read (RepoReader *reader, const ObjectId *id, ObjectKind kind, void *buffer,
-                  size_t room, size_t *length, TmkError **errp)
+static bool
+read_wanted (RepoReader *reader, const Wanted *wanted, RecordHeader *header, TmkError **errp)
 {
   g_autoptr (TmkError) err = NULL;
-  if (read_any (reader, id, kind, buffer, room, length, &err))
+  if (read_any (reader, wanted, header, &err))
     return true;
   /* Perhaps it came, or was moved, after we looked. Not again and again: where much is missing
    * listing the store each time would take for ever. */
@@ -207,8 +222,33 @@ repo_reader_read (RepoReader *reader, const ObjectId *id, ObjectKind kind, void 
     if (!repo_refresh (reader->repo, errp))
       return false;
     reader->refresh_after = g_get_monotonic_time () + REFRESH_US;
-    return read_any (reader, id, kind, buffer, room, length, errp);
+    return read_any (reader, wanted, header, errp);
   }
   error_propagate (errp, g_steal_pointer (&err));
   return false;
+}
+
+bool
+repo_reader_read (RepoReader *reader, const ObjectId *id, ObjectKind kind, void *buffer,
+                  size_t room, size_t *length, TmkError **errp)
+{
+  Wanted wanted = { id, KIND_BIT (kind), buffer, room };
+  RecordHeader header;
+  if (!read_wanted (reader, &wanted, &header, errp))
+    return false;
+  *length = header.plain;
+  return true;
+}
+
+bool
+repo_reader_read_node (RepoReader *reader, const ObjectId *id, void *buffer, size_t room,
+                       size_t *length, ObjectKind *kind, TmkError **errp)
+{
+  Wanted wanted = { id, KIND_BIT (OBJECT_NODE) | KIND_BIT (OBJECT_DELTA), buffer, room };
+  RecordHeader header;
+  if (!read_wanted (reader, &wanted, &header, errp))
+    return false;
+  *length = header.plain;
+  *kind = header.kind;
+  return true;
 }
