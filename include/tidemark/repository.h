@@ -99,9 +99,10 @@ TmkPointList *tmk_repository_find (TmkRepository *repository, const char *spec, 
 typedef bool (*TmkDiffVisit) (const char *disk, uint64_t offset, uint64_t length, bool zero,
                               void *data);
 
-/* What differs from point `a` to point `b` (as for tmk_repository_find()), in whole chunks. Disks
- * are matched by name; one that only `b` has, or that has another size, differs wherever it is not
- * zero; one that only `a` has is left out. */
+/* What differs from point `a` to point `b` (as for tmk_repository_find()), in whole chunks of `b`.
+ * Disks are matched by name. One that only `b` has, or what it has beyond the end of `a`'s, differs
+ * where it is not zero; where the chunks are of other sizes, all that is not zero in either counts
+ * as different. A disk that only `a` has is left out. */
 bool tmk_repository_diff (TmkRepository *repository, const char *a, const char *b,
                           TmkDiffVisit visit, void *data, TmkError **errp);
 

@@ -94,6 +94,14 @@ TmkRepository *cli_open_repository (const CliArgs *args, int *rc);
 /* False, with `*rc` set, after saying that none is named. */
 bool cli_has_repository (const CliArgs *args, int *rc);
 
+/* A point as JSON: every field but the documents. */
+json_t *cli_point_json (const TmkPoint *point);
+/* Says on stderr which points cannot be read. True: there are any. */
+bool cli_warn_damaged (const TmkPointList *list);
+
+/* "64K", "1.5M", "2GiB", "4096": bytes. False where it is none of these. */
+bool cli_parse_size (const char *text, guint64 *bytes);
+
 /* Says what failed and gives the exit code for it. Frees nothing. */
 int cli_fail (const CliArgs *args, const TmkError *err);
 
@@ -113,6 +121,10 @@ char *cli_size (guint64 bytes);
 
 /* "2026-11-22T17:08:00Z", from microseconds since the epoch. Free with g_free(). */
 char *cli_time (gint64 us);
+
+/* "2026-11-22T18:08:00+01:00": the same for people where they are, and good as the name of a point
+ * behind its DOMAIN/. Free with g_free(). */
+char *cli_local_time (gint64 us);
 
 /* Prints `value` (stolen) on stdout with a newline. */
 void cli_print_json (json_t *value);

@@ -16,6 +16,11 @@ static const Command commands[] = {
   { "end", "finish a pull job", cmd_end },
   { "abort", "cancel the backup job; everything is as before", cmd_abort },
   { "checkpoint", "create, list, show and delete checkpoints", cmd_checkpoint },
+  { "init", "make a repository", cmd_init },
+  { "list", "list the points of a repository", cmd_list },
+  { "show", "show everything about a point", cmd_show },
+  { "diff", "show what differs between two points", cmd_diff },
+  { "stats", "show what a repository holds and takes", cmd_stats },
   { "xml", "validate, align and format documents", cmd_xml },
 };
 

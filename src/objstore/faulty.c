@@ -210,3 +210,10 @@ obj_store_faulty_count (const ObjStore *store)
 {
   return atomic_load (&((FaultyStore *) store)->count);
 }
+
+void
+obj_store_faulty_arm (ObjStore *store, uint64_t fail_at)
+{
+  FaultyStore *self = (FaultyStore *) store;
+  self->fail_at = fail_at > 0 ? atomic_load (&self->count) + fail_at : 0;
+}

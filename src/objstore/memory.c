@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* objstore/memory.c: objects in memory, for tests. Everything is under the store's lock; readers
- * hold their own reference and so outlive the removal of their object. */
+/* objstore/memory.c: objects in memory, for tests. The memory may be that of several stores, as a
+ * folder is that of several processes; everything in it is under its lock. Readers hold their own
+ * reference and so outlive the removal of their object. */
 #include "objstore/objstore.h"
 
 #include <errno.h>
@@ -14,10 +15,15 @@ typedef struct {
 } Object;
 
 typedef struct {
-  ObjStore store;
+  gatomicrefcount refs;
   GMutex lock;
   GHashTable *objects; /* char * → Object * */
   int64_t ahead_us;    /* of the machine's clock */
+} Memory;
+
+typedef struct {
+  ObjStore store;
+  Memory *memory;
 } MemoryStore;
 
 typedef struct {
@@ -35,6 +41,12 @@ object_free (void *object)
 {
   g_bytes_unref (((Object *) object)->bytes);
   g_free (object);
+}
+
+static Memory *
+memory_of (ObjStore *store)
+{
+  return ((MemoryStore *) store)->memory;
 }
 
 static ObjWriter *
@@ -57,7 +69,7 @@ static bool
 memory_commit (ObjWriter *writer, const char *name, TmkError **errp)
 {
   MemoryWriter *self = (MemoryWriter *) writer;
-  MemoryStore *store = (MemoryStore *) writer->store;
+  Memory *store = memory_of (writer->store);
   g_mutex_lock (&store->lock);
   bool ok = !g_hash_table_contains (store->objects, name);
   if (ok) {
@@ -68,8 +80,8 @@ memory_commit (ObjWriter *writer, const char *name, TmkError **errp)
   }
   g_mutex_unlock (&store->lock);
   if (!ok)
-    error_set (errp, DOMAIN, TMK_ERR_EXISTS, EEXIST, "'%s' has '%s' already", store->store.location,
-               name);
+    error_set (errp, DOMAIN, TMK_ERR_EXISTS, EEXIST, "'%s' has '%s' already",
+               writer->store->location, name);
   return ok;
 }
 
@@ -85,7 +97,7 @@ memory_writer_free (ObjWriter *writer)
 static ObjReader *
 memory_open (ObjStore *store, const char *name, TmkError **errp)
 {
-  MemoryStore *self = (MemoryStore *) store;
+  Memory *self = memory_of (store);
   g_mutex_lock (&self->lock);
   const Object *object = g_hash_table_lookup (self->objects, name);
   GBytes *bytes = object != NULL ? g_bytes_ref (object->bytes) : NULL;
@@ -128,7 +140,7 @@ memory_reader_free (ObjReader *reader)
 static bool
 memory_list (ObjStore *store, const char *folder, ObjVisit visit, void *data, TmkError **errp)
 {
-  MemoryStore *self = (MemoryStore *) store;
+  Memory *self = memory_of (store);
   g_autoptr (GPtrArray) names = g_ptr_array_new_with_free_func (g_free);
   g_autoptr (GArray) infos = g_array_new (FALSE, FALSE, sizeof (ObjInfo));
   g_autofree char *prefix = g_strconcat (folder, "/", NULL);
@@ -156,7 +168,7 @@ memory_list (ObjStore *store, const char *folder, ObjVisit visit, void *data, Tm
 static bool
 memory_remove (ObjStore *store, const char *name, TmkError **errp)
 {
-  MemoryStore *self = (MemoryStore *) store;
+  Memory *self = memory_of (store);
   g_mutex_lock (&self->lock);
   g_hash_table_remove (self->objects, name);
   g_mutex_unlock (&self->lock);
@@ -166,7 +178,7 @@ memory_remove (ObjStore *store, const char *name, TmkError **errp)
 static bool
 memory_now (ObjStore *store, int64_t *us, TmkError **errp)
 {
-  MemoryStore *self = (MemoryStore *) store;
+  Memory *self = memory_of (store);
   g_mutex_lock (&self->lock);
   *us = g_get_real_time () + self->ahead_us;
   g_mutex_unlock (&self->lock);
@@ -183,10 +195,13 @@ memory_room (ObjStore *store, uint64_t *bytes, TmkError **errp)
 static void
 memory_free (ObjStore *store)
 {
-  MemoryStore *self = (MemoryStore *) store;
-  g_hash_table_unref (self->objects);
-  g_mutex_clear (&self->lock);
-  g_free (self);
+  Memory *self = memory_of (store);
+  if (g_atomic_ref_count_dec (&self->refs)) {
+    g_hash_table_unref (self->objects);
+    g_mutex_clear (&self->lock);
+    g_free (self);
+  }
+  g_free (store);
 }
 
 static const ObjStoreKind kind = { .free = memory_free,
@@ -203,21 +218,39 @@ static const ObjStoreKind kind = { .free = memory_free,
                                    .now = memory_now,
                                    .room = memory_room };
 
-ObjStore *
-obj_store_new_memory (void)
+static ObjStore *
+store_of (Memory *memory)
 {
   MemoryStore *self = g_new0 (MemoryStore, 1);
   self->store.kind = &kind;
   self->store.location = g_strdup ("memory");
-  g_mutex_init (&self->lock);
-  self->objects = g_hash_table_new_full (g_str_hash, g_str_equal, g_free, object_free);
+  self->memory = memory;
   return &self->store;
+}
+
+ObjStore *
+obj_store_new_memory (void)
+{
+  Memory *memory = g_new0 (Memory, 1);
+  g_atomic_ref_count_init (&memory->refs);
+  g_mutex_init (&memory->lock);
+  memory->objects = g_hash_table_new_full (g_str_hash, g_str_equal, g_free, object_free);
+  return store_of (memory);
+}
+
+ObjStore *
+obj_store_share_memory (ObjStore *store)
+{
+  g_assert (store->kind == &kind);
+  g_atomic_ref_count_inc (&memory_of (store)->refs);
+  return store_of (memory_of (store));
 }
 
 void
 obj_store_memory_advance (ObjStore *store, int64_t us)
 {
-  MemoryStore *self = (MemoryStore *) store;
+  g_assert (store->kind == &kind);
+  Memory *self = memory_of (store);
   g_mutex_lock (&self->lock);
   self->ahead_us += us;
   g_mutex_unlock (&self->lock);

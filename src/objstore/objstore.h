@@ -67,8 +67,10 @@ struct ObjReader {
  * the file system can do that (O_TMPFILE), else in tmp/, where old ones are removed on opening. */
 ObjStore *obj_store_open_folder (const char *path, bool create, TmkError **errp);
 
-/* Memory, for tests. Its clock can be moved on. */
+/* Memory, for tests. Another store may share it, as another process shares a folder. Its clock can
+ * be moved on. */
 ObjStore *obj_store_new_memory (void);
+ObjStore *obj_store_share_memory (ObjStore *store);
 void obj_store_memory_advance (ObjStore *store, int64_t us);
 
 /* `below` (taken) with failures: operation number `fail_at` (counted from 1) fails; 0: none. With
@@ -76,6 +78,8 @@ void obj_store_memory_advance (ObjStore *store, int64_t us);
 ObjStore *obj_store_new_faulty (ObjStore *below, uint64_t fail_at, bool after, bool sticky);
 /* How many operations there were so far. */
 uint64_t obj_store_faulty_count (const ObjStore *store);
+/* From now on operation `fail_at`, counted from the next one, is to fail. */
+void obj_store_faulty_arm (ObjStore *store, uint64_t fail_at);
 
 /* ---- use ---------------------------------------------------------------------------------- */
 
