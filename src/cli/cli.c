@@ -233,18 +233,6 @@ cli_open (const CliArgs *args)
   return domain;
 }
 
-bool
-cli_has_repository (const CliArgs *args, int *rc)
-{
-  if (args->repository != NULL)
-    return true;
-  g_autoptr (TmkError) err = NULL;
-  error_set (&err, "cli", TMK_ERR_USAGE, 0, "no repository is named");
-  error_hint (&err, "name one with -r /path/of/repository or in $TIDEMARK_REPO");
-  *rc = cli_fail (args, err);
-  return false;
-}
-
 /* --- saying ---------------------------------------------------------------------------------- */
 
 json_t *
