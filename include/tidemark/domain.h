@@ -68,7 +68,7 @@ typedef struct {
   const char *format; /* "qcow2", … or NULL */
   const char *source; /* file or device, or QEMU's description of it; or NULL */
   uint64_t size;      /* bytes the guest sees; 0 for an empty drive */
-  bool read_only, removable, empty, iothread;
+  bool read_only, removable, empty, firmware, iothread;
   bool eligible;       /* can it be backed up? */
   const char *why_not; /* if not, why; else NULL */
   unsigned chain;      /* images in the backing chain */

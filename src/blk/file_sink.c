@@ -122,6 +122,25 @@ tmk_block_sink_create_file (const char *path, uint64_t size, TmkError **errp)
   return g_steal_pointer (&sink);
 }
 
+/* QEMU does not open devices with O_EXCL. It says what it does with an image, and what others may
+ * not do, by locks on single bytes from 100 and 200 on (source: QEMU, block/file-posix.c). */
+#define QEMU_LOCKS 100
+#define QEMU_LOCKS_LENGTH 200
+
+/* Nobody else has the device, and, where locks can be had, nobody gets it while we do. */
+static bool
+keep_qemu_out (FileSink *self, TmkError **errp)
+{
+  struct flock lock = {
+    .l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = QEMU_LOCKS, .l_len = QEMU_LOCKS_LENGTH
+  };
+  if (fcntl (self->fd, F_OFD_SETLK, &lock) == 0 || (errno != EAGAIN && errno != EACCES))
+    return true;
+  error_set (errp, DOMAIN, TMK_ERR_BUSY, EBUSY, "'%s' is in use by QEMU", self->sink.name);
+  error_hint (errp, "shut the virtual machine down that has it, or name another device");
+  return false;
+}
+
 TmkBlockSink *
 tmk_block_sink_open_device (const char *path, TmkError **errp)
 {
@@ -142,6 +161,8 @@ tmk_block_sink_open_device (const char *path, TmkError **errp)
     error_set_errno (errp, DOMAIN, errno, "cannot open '%s'", path);
     return NULL;
   }
+  if (!keep_qemu_out (self, errp))
+    return NULL;
   if (ioctl (self->fd, BLKGETSIZE64, &sink->size) != 0) {
     error_set_errno (errp, DOMAIN, errno, "cannot tell the size of '%s'", path);
     return NULL;

@@ -190,6 +190,20 @@ cli_read (const CliArgs *args, const char *file, size_t *len)
   return text;
 }
 
+TmkBackupDef *
+cli_read_backup (const CliArgs *args, const char *file)
+{
+  size_t len;
+  g_autoptr (TmkError) err = NULL;
+  g_autofree char *xml = cli_read (args, file, &len);
+  if (xml == NULL)
+    return NULL;
+  TmkBackupDef *def = tmk_backup_def_parse (xml, len, file, TMK_XML_PUBLIC, &err);
+  if (def == NULL)
+    cli_fail (args, err);
+  return def;
+}
+
 TmkDomain *
 cli_open (const CliArgs *args)
 {
@@ -221,6 +235,16 @@ cli_open (const CliArgs *args)
 
 /* --- saying ---------------------------------------------------------------------------------- */
 
+json_t *
+cli_error_json (const TmkError *err)
+{
+  json_t *body = json_pack ("{s:s, s:s, s:o}", "domain", tmk_error_domain (err), "code",
+                            tmk_error_code_name (tmk_error_code (err)), "message",
+                            jsonx_string_or_null (tmk_error_message (err)));
+  json_object_set_new (body, "hint", jsonx_string_or_null (tmk_error_hint (err)));
+  return body;
+}
+
 int
 cli_fail (const CliArgs *args, const TmkError *err)
 {
@@ -228,13 +252,8 @@ cli_fail (const CliArgs *args, const TmkError *err)
   fprintf (stderr, "tidemark: error: %s\n", tmk_error_message (err));
   if (hint != NULL)
     fprintf (stderr, "hint: %s\n", hint);
-  if (args->json) {
-    json_t *body = json_pack ("{s:s, s:s, s:o}", "domain", tmk_error_domain (err), "code",
-                              tmk_error_code_name (tmk_error_code (err)), "message",
-                              jsonx_string_or_null (tmk_error_message (err)));
-    json_object_set_new (body, "hint", jsonx_string_or_null (hint));
-    cli_print_json (json_pack ("{s:o}", "error", body));
-  }
+  if (args->json)
+    cli_print_json (json_pack ("{s:o}", "error", cli_error_json (err)));
   switch (tmk_error_code (err)) {
   case TMK_ERR_USAGE:
     return EXIT_USAGE;

@@ -29,6 +29,7 @@ typedef struct {
 } Command;
 
 int cmd_abort (int argc, char **argv);
+int cmd_backup (int argc, char **argv);
 int cmd_begin (int argc, char **argv);
 int cmd_checkpoint (int argc, char **argv);
 int cmd_diff (int argc, char **argv);
@@ -37,6 +38,7 @@ int cmd_dumpxml (int argc, char **argv);
 int cmd_end (int argc, char **argv);
 int cmd_init (int argc, char **argv);
 int cmd_list (int argc, char **argv);
+int cmd_restore (int argc, char **argv);
 int cmd_show (int argc, char **argv);
 int cmd_stats (int argc, char **argv);
 int cmd_status (int argc, char **argv);
@@ -104,6 +106,9 @@ bool cli_parse_size (const char *text, guint64 *bytes);
 /* Says what failed and gives the exit code for it. Frees nothing. */
 int cli_fail (const CliArgs *args, const TmkError *err);
 
+/* What is in the "error" of a JSON document. */
+json_t *cli_error_json (const TmkError *err);
+
 /* A usage error: "tidemark: error: …" and where to find help. Returns EXIT_USAGE. */
 int cli_usage (const char *verb, const char *format, ...) G_GNUC_PRINTF (2, 3);
 
@@ -111,6 +116,8 @@ void cli_warn (const char *message, void *unused);
 
 /* Reads a whole file or standard input ("-"); NULL after saying why. Free with g_free(). */
 char *cli_read (const CliArgs *args, const char *file, size_t *len);
+/* The same for a <domainbackup>. */
+TmkBackupDef *cli_read_backup (const CliArgs *args, const char *file);
 
 /* "12.0 MiB". Free with g_free(). */
 char *cli_size (guint64 bytes);
@@ -142,3 +149,4 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC (TmkDiskList, tmk_disk_list_free)
 G_DEFINE_AUTOPTR_CLEANUP_FUNC (TmkCheckpointList, tmk_checkpoint_list_free)
 G_DEFINE_AUTOPTR_CLEANUP_FUNC (TmkRepository, tmk_repository_free)
 G_DEFINE_AUTOPTR_CLEANUP_FUNC (TmkPointList, tmk_point_list_free)
+G_DEFINE_AUTOPTR_CLEANUP_FUNC (TmkBackupResult, tmk_backup_result_free)

@@ -61,16 +61,23 @@ look_new (TmkDomain *domain, Repo *repo, const TmkBackupOptions *options, TmkErr
   look->points = points_load (repo, NULL, errp);
   if (look->points == NULL)
     return NULL;
+  const Manifest *const *points = (const Manifest *const *) look->points->manifests->pdata;
+  if (plan_needs_checkpoints (points, look->points->manifests->len)
+      && (look->checkpoints = tmk_domain_checkpoints (domain, errp)) == NULL)
+    return NULL;
+  look->prefix = plan_checkpoint_prefix (repo_short_id (repo));
   PlanInput input = {
     .disks = look->disks->disks,
     .images = (const ManifestImage *const *) look->images,
     .n_images = look->n_images,
     .n_disks = look->disks->n_disks,
-    .points = (const Manifest *const *) look->points->manifests->pdata,
+    .points = points,
     .n_points = look->points->manifests->len,
     .domain = look->domain,
     .uuid = look->uuid,
     .chunk_size = repo_config (repo)->chunk_size,
+    .prefix = look->prefix,
+    .checkpoints = look->checkpoints,
   };
   look->plan = plan_new (&input, options, errp);
   return look->plan != NULL ? g_steal_pointer (&look) : NULL;
@@ -90,7 +97,9 @@ look_free (Look *look)
   }
   g_free (look->images);
   g_free (look->n_images);
+  tmk_checkpoint_list_free (look->checkpoints);
   tmk_disk_list_free (look->disks);
+  g_free (look->prefix);
   g_free (look->domain);
   g_free (look->uuid);
   g_free (look);

@@ -16,6 +16,8 @@ typedef struct {
   ManifestImage **images; /* of each disk, top first … */
   size_t *n_images;       /* … how many */
   PointSet *points;
+  TmkCheckpointList *checkpoints; /* the domain's, where the plan needs them; or NULL */
+  char *prefix;                   /* of checkpoints that backups make */
   Plan *plan;
 } Look;
 

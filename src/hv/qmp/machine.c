@@ -293,6 +293,7 @@ show_disk (HvArena *arena, const QmpDisk *disk, const char *folder)
   info->read_only = disk->read_only;
   info->removable = disk->removable;
   info->empty = disk->empty;
+  info->firmware = disk->firmware;
   info->iothread = disk->iothread;
   info->why_not = qmp_disk_why_not (disk);
   info->eligible = info->why_not == NULL;
