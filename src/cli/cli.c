@@ -190,6 +190,20 @@ cli_read (const CliArgs *args, const char *file, size_t *len)
   return text;
 }
 
+TmkBackupDef *
+cli_read_backup (const CliArgs *args, const char *file)
+{
+  size_t len;
+  g_autoptr (TmkError) err = NULL;
+  g_autofree char *xml = cli_read (args, file, &len);
+  if (xml == NULL)
+    return NULL;
+  TmkBackupDef *def = tmk_backup_def_parse (xml, len, file, TMK_XML_PUBLIC, &err);
+  if (def == NULL)
+    cli_fail (args, err);
+  return def;
+}
+
 TmkDomain *
 cli_open (const CliArgs *args)
 {
@@ -217,18 +231,6 @@ cli_open (const CliArgs *args)
   if (domain == NULL)
     cli_fail (args, err);
   return domain;
-}
-
-bool
-cli_has_repository (const CliArgs *args, int *rc)
-{
-  if (args->repository != NULL)
-    return true;
-  g_autoptr (TmkError) err = NULL;
-  error_set (&err, "cli", TMK_ERR_USAGE, 0, "no repository is named");
-  error_hint (&err, "name one with -r /path/of/repository or in $TIDEMARK_REPO");
-  *rc = cli_fail (args, err);
-  return false;
 }
 
 /* --- saying ---------------------------------------------------------------------------------- */

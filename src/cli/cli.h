@@ -29,6 +29,7 @@ typedef struct {
 } Command;
 
 int cmd_abort (int argc, char **argv);
+int cmd_backup (int argc, char **argv);
 int cmd_begin (int argc, char **argv);
 int cmd_checkpoint (int argc, char **argv);
 int cmd_diff (int argc, char **argv);
@@ -115,6 +116,8 @@ void cli_warn (const char *message, void *unused);
 
 /* Reads a whole file or standard input ("-"); NULL after saying why. Free with g_free(). */
 char *cli_read (const CliArgs *args, const char *file, size_t *len);
+/* The same for a <domainbackup>. */
+TmkBackupDef *cli_read_backup (const CliArgs *args, const char *file);
 
 /* "12.0 MiB". Free with g_free(). */
 char *cli_size (guint64 bytes);
@@ -146,3 +149,4 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC (TmkDiskList, tmk_disk_list_free)
 G_DEFINE_AUTOPTR_CLEANUP_FUNC (TmkCheckpointList, tmk_checkpoint_list_free)
 G_DEFINE_AUTOPTR_CLEANUP_FUNC (TmkRepository, tmk_repository_free)
 G_DEFINE_AUTOPTR_CLEANUP_FUNC (TmkPointList, tmk_point_list_free)
+G_DEFINE_AUTOPTR_CLEANUP_FUNC (TmkBackupResult, tmk_backup_result_free)

@@ -9,6 +9,7 @@
 
 static const Command commands[] = {
   { "disks", "show a domain's disks and their checkpoints", cmd_disks },
+  { "backup", "make a point of a domain in a repository", cmd_backup },
   { "begin", "start a backup job as a <domainbackup> document describes it", cmd_begin },
   { "status", "show the backup job", cmd_status },
   { "wait", "wait until the backup job ends", cmd_wait },

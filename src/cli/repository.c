@@ -3,7 +3,6 @@
 #include "cli/cli.h"
 #include "util/jsonx.h"
 
-#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -114,12 +113,12 @@ cli_parse_size (const char *text, guint64 *bytes)
   double value = g_ascii_strtod (text, &end);
   const char *unit = *end != '\0' ? strchr (units, g_ascii_toupper (*end)) : NULL;
   if (unit != NULL) {
-    value = ldexp (value, 10 * (int) (unit - units + 1));
+    value *= (double) (UINT64_C (1) << 10 * (unit - units + 1));
     end++;
     if (g_ascii_strcasecmp (end, "iB") == 0)
       end += 2;
   }
-  if (*end != '\0' || !(value < 0x1p63) || value != floor (value))
+  if (*end != '\0' || !(value < 0x1p63) || value != (double) (guint64) value)
     return false;
   *bytes = (guint64) value;
   return true;

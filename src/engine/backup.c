@@ -13,6 +13,7 @@
  */
 #include "engine/definition.h"
 #include "engine/pipeline.h"
+#include "blk/source.h"
 #include "repo/repository.h"
 #include "util/fsx.h"
 #include "util/testpoint.h"
@@ -29,7 +30,6 @@ typedef struct {
   TmkBackupOptions options; /* … what these point to */
   int reserved;             /* descriptor, or -1 */
   gint64 began;             /* monotonic */
-  char *checkpoint_prefix;
   Look *look;
   Manifest *manifest; /* of the selected disks; complete when it is published */
   RepoWriter *writer;
@@ -47,7 +47,6 @@ backup_free (Backup *backup)
   look_free (backup->look);
   if (backup->reserved >= 0)
     fsx_unlock (backup->reserved);
-  g_free (backup->checkpoint_prefix);
   g_free (backup);
 }
 G_DEFINE_AUTOPTR_CLEANUP_FUNC (Backup, backup_free)
@@ -141,7 +140,7 @@ new_checkpoint (Backup *backup, TmkError **errp)
   if (backup->options.checkpoint != NULL)
     manifest->checkpoint = g_strdup (backup->options.checkpoint);
   else
-    manifest->checkpoint = g_strconcat (backup->checkpoint_prefix, manifest->id, NULL);
+    manifest->checkpoint = g_strconcat (backup->look->prefix, manifest->id, NULL);
 
   g_autoptr (GString) xml = g_string_new ("<domaincheckpoint>\n");
   g_autofree char *name = g_markup_escape_text (manifest->checkpoint, -1);
@@ -167,11 +166,11 @@ static void
 remove_checkpoints (Backup *backup, bool orphans)
 {
   g_autoptr (GPtrArray) stale
-      = orphans ? plan_orphans (backup->look->plan,
-                                &(PlanRepository){ .prefix = backup->checkpoint_prefix,
-                                                   .points = backup->look->points })
-                : plan_superseded (backup->look->plan, backup->checkpoint_prefix,
-                                   backup->manifest->checkpoint);
+      = orphans
+            ? plan_orphans (backup->look->plan, &(PlanRepository){ .prefix = backup->look->prefix,
+                                                                   .points = backup->look->points })
+            : plan_superseded (backup->look->plan, backup->look->prefix,
+                               backup->manifest->checkpoint);
   for (guint i = 0; i < stale->len; i++) {
     const PlanStale *entry = g_ptr_array_index (stale, i);
     const char *disks[] = { entry->disk, NULL };
@@ -445,14 +444,31 @@ backup_new (TmkDomain *domain, TmkRepository *repository, const TmkBackupOptions
   backup->options.begin.owner = OWNER;
   backup->options.begin.cancelled = was_cancelled;
   backup->options.begin.cancelled_data = backup;
-  backup->checkpoint_prefix = g_strdup_printf ("tidemark-%s-", repo_short_id (backup->repo));
   return backup;
+}
+
+typedef struct {
+  TmkBackupResult public_part;
+  TmkPointList *points;
+  char **skipped;
+} BackupResult;
+
+void
+tmk_backup_result_free (TmkBackupResult *result)
+{
+  if (result == NULL)
+    return;
+  BackupResult *own = (BackupResult *) result;
+  tmk_point_list_free (own->points);
+  g_strfreev (own->skipped);
+  g_free (own);
 }
 
 static TmkBackupResult *
 to_result (const Backup *backup)
 {
   const Manifest *manifest = backup->manifest;
+  const GPtrArray *skipped = backup->look->plan->skipped;
   BackupResult *result = g_new0 (BackupResult, 1);
   TmkBackupResult *shown = &result->public_part;
   result->points = repository_describe (&manifest, 1);
@@ -460,9 +476,11 @@ to_result (const Backup *backup)
   shown->pause_us = backup->pause_us;
   shown->elapsed_us = (uint64_t) (g_get_monotonic_time () - backup->began);
   shown->n_fallbacks = backup->n_fallbacks;
-  result->skipped = g_strdupv_array (backup->look->plan->skipped);
+  result->skipped = g_new0 (char *, skipped->len + 1);
+  for (guint i = 0; i < skipped->len; i++)
+    result->skipped[i] = g_strdup (g_ptr_array_index (skipped, i));
   shown->skipped = (const char *const *) result->skipped;
-  shown->n_skipped = backup->look->plan->skipped->len;
+  shown->n_skipped = skipped->len;
   return shown;
 }
 

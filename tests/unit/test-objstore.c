@@ -186,6 +186,7 @@ test_folder (void)
   g_autofree char *path = g_strdup (obj_store_location (store));
   g_assert_true (obj_store_put_if_absent (store, "packs/aa/x", "x", 1, NULL));
   g_autoptr (ObjWriter) unfinished = obj_store_put (store, NULL);
+  g_assert_nonnull (unfinished);
   g_autofree char *file = g_build_filename (path, "packs/aa/x", NULL);
   g_autofree char *folder = g_build_filename (path, "packs", NULL);
   g_autofree char *tmp = g_build_filename (path, "tmp", NULL);
