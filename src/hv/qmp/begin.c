@@ -156,8 +156,7 @@ static bool
 check_pull (QmpMachine *machine, JobPlan *plan, TmkError **errp)
 {
   plan->staged = staging_is_needed (machine, plan);
-  return (!plan->staged || staging_check (plan, errp))
-         && server_check (machine, plan->def->server, plan->staged, errp);
+  return (!plan->staged || staging_check (plan, errp)) && server_check (machine, plan, errp);
 }
 
 /* Starts what the job is about, at its instant. */

@@ -22,7 +22,8 @@ end_exports (QmpMachine *machine, const json_t *record, TmkError **errp)
   size_t i;
   json_t *entry;
   json_array_foreach (json_object_get (record, "undo"), i, entry) {
-    if (g_strcmp0 (jsonx_string (entry, "op"), "export") == 0)
+    const char *op = jsonx_string (entry, "op");
+    if (g_strcmp0 (op, "export") == 0 || g_strcmp0 (op, "relay") == 0)
       json_array_append (exports, entry);
   }
   return undo_run (machine, exports, false, &rest, errp);

@@ -58,6 +58,9 @@ typedef struct {
   char *tls, *tls_folder;
   bool tls_psk;             /* pre-shared keys, not certificates */
   unsigned scratch_timeout; /* pull: seconds */
+  /* Pull, see server_check(): the unix socket on which QEMU's server listens (NULL: TCP), and the
+   * lock of the relay that stands before it (NULL: none does). */
+  char *socket, *relay;
 } JobPlan;
 
 /* What the plan is made from; all borrowed. */

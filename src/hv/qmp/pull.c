@@ -121,7 +121,7 @@ pull_start (QmpMachine *machine, const JobPlan *plan, const TmkBeginOptions *opt
   for (guint i = 0; i < plan->disks->len; i++)
     if (!add_snapshot (machine, g_ptr_array_index (plan->disks, i), errp))
       return false;
-  if (!server_start (machine, plan->def->server, plan->tls, errp))
+  if (!server_start (machine, plan, errp))
     return false;
   record_set_server_started (record);
   for (guint i = 0; i < plan->disks->len; i++)

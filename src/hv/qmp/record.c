@@ -59,12 +59,14 @@ append_exports (json_t *log, const JobPlan *plan)
   }
   if (plan->tls != NULL)
     json_array_append_new (log, undo_secret (plan->tls));
-  json_array_append_new (
-      log, undo_server (server->socket, server->name, server->port, plan->tls != NULL));
+  json_array_append_new (log, undo_server (plan->socket, server->name, server->port,
+                                           plan->tls != NULL, plan->relay != NULL));
   for (guint i = 0; i < plan->disks->len; i++) {
     const JobDisk *disk = g_ptr_array_index (plan->disks, i);
-    json_array_append_new (log, undo_export (disk->export_id, server->socket));
+    json_array_append_new (log, undo_export (disk->export_id, plan->socket));
   }
+  if (plan->relay != NULL)
+    json_array_append_new (log, undo_relay (plan->relay));
 }
 
 /* In the order in which things are made, so that its reverse is the order to take them back. */
@@ -118,9 +120,7 @@ record_new (QmpMachine *machine, const JobPlan *plan, bool makes_files)
   json_object_set_new (record, "id", json_string (plan->run));
   json_object_set_new (record, "phase", json_string ("starting"));
   json_object_set_new (record, "pull", json_boolean (plan->def->pull));
-  json_object_set_new (
-      record, "socket",
-      jsonx_string_or_null (plan->def->server != NULL ? plan->def->server->socket : NULL));
+  json_object_set_new (record, "socket", jsonx_string_or_null (plan->socket));
   json_object_set_new (record, "staged", json_boolean (plan->staged));
   json_object_set_new (record, "pidfile", jsonx_string_or_null (pidfile));
   json_object_set_new (record, "address", jsonx_string_or_null (machine->address));
