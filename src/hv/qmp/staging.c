@@ -223,6 +223,12 @@ daemon_of (const char *pidfile)
 }
 
 bool
+staging_daemon_lives (const char *pidfile)
+{
+  return daemon_of (pidfile) != 0;
+}
+
+bool
 staging_end_daemon (const char *pidfile, const char *socket, TmkError **errp)
 {
   gint64 begun = g_get_monotonic_time ();

@@ -26,5 +26,8 @@ bool staging_start (QmpMachine *machine, const JobPlan *plan, const TmkBeginOpti
 /* The copies are complete: takes them from QEMU and starts the daemon. `record` changes. */
 bool staging_export (QmpMachine *machine, json_t *record, TmkError **errp);
 
+/* Is the daemon that wrote `pidfile` there? */
+bool staging_daemon_lives (const char *pidfile);
+
 /* Ends the daemon that wrote `pidfile`, if it is there, and removes its socket (NULL: TCP). */
 bool staging_end_daemon (const char *pidfile, const char *socket, TmkError **errp);
