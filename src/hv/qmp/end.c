@@ -6,6 +6,7 @@
  */
 #include "hv/qmp/job.h"
 #include "hv/qmp/pull.h"
+#include "hv/qmp/strangers.h"
 #include "hv/qmp/undo.h"
 #include "qmp/commands.h"
 
@@ -125,60 +126,13 @@ machine_end (TmkDomain *domain, TmkError **errp)
   return ok;
 }
 
-/* Jobs, nodes and bitmaps with our prefix that no record knows: taken down by their names. */
-static json_t *
-strangers_log (QmpMachine *machine, TmkError **errp)
-{
-  g_autoptr (json_t) jobs = qmp_query_jobs (machine->client, errp);
-  g_autoptr (json_t) nodes = qmp_execute (machine->client, "query-named-block-nodes",
-                                          json_pack ("{s:b}", "flat", 1), errp);
-  g_autoptr (json_t) exports = qmp_execute (machine->client, "query-block-exports", NULL, errp);
-  if (jobs == NULL || nodes == NULL || exports == NULL)
-    return NULL;
-  json_t *log = json_array ();
-  size_t i, j;
-  json_t *entry, *bitmap;
-  /* QEMU lists the newest node last; a format node is newer than its file. */
-  json_array_foreach (nodes, i, entry) {
-    const char *name = jsonx_string (entry, "node-name");
-    if (name != NULL && g_str_has_prefix (name, "tmk-"))
-      json_array_insert_new (log, g_strrstr (name, "-f") != NULL ? 0 : json_array_size (log),
-                             undo_node (name));
-    json_array_foreach (json_object_get (entry, "dirty-bitmaps"), j, bitmap) {
-      const char *bitmap_name = jsonx_string (bitmap, "name");
-      if (name != NULL && bitmap_name != NULL && g_str_has_prefix (bitmap_name, "tmk-"))
-        json_array_append_new (log, undo_bitmap (name, bitmap_name));
-    }
-  }
-  for (guint k = 0; k < machine->disks->len; k++) {
-    const QmpDisk *disk = g_ptr_array_index (machine->disks, k);
-    if (disk->qom_path != NULL && disk->root_node != NULL
-        && g_str_has_prefix (disk->root_node, "tmk-"))
-      json_array_append_new (log, undo_drive (disk->qom_path, disk->root_node,
-                                              qmp_disk_active (disk)->node, disk->drive));
-  }
-  json_array_foreach (jobs, i, entry) {
-    const char *id = jsonx_string (entry, "id");
-    if (id != NULL && g_str_has_prefix (id, "tmk-"))
-      json_array_append_new (log, undo_job (id));
-  }
-  json_array_foreach (exports, i, entry) {
-    const char *id = jsonx_string (entry, "id");
-    if (id != NULL && g_str_has_prefix (id, "tmk-"))
-      json_array_append_new (log, undo_export (id, NULL));
-  }
-  return log;
-}
-
+/* What no record knows, found by its name. */
 static bool
 abort_strangers (QmpMachine *machine, TmkError **errp)
 {
-  g_autoptr (json_t) log = NULL;
-  if (machine->client != NULL) {
-    log = strangers_log (machine, errp);
-    if (log == NULL)
-      return false;
-  }
+  g_autoptr (json_t) log = strangers_log (machine, errp);
+  if (log == NULL)
+    return false;
   if (json_array_size (log) == 0) {
     error_set (errp, DOMAIN, TMK_ERR_NOT_FOUND, 0, "there is no backup job");
     return false;
