@@ -134,8 +134,9 @@ split_zone (char *when)
     when[len - 1] = '\0';
     return g_time_zone_new_utc ();
   }
+  const char *clock = strchr (when, 'T'); /* a '-' before it belongs to the date */
   char *offset = len > 6 ? when + len - 6 : NULL;
-  if (offset == NULL || strchr (when, 'T') == NULL || (*offset != '+' && *offset != '-'))
+  if (clock == NULL || offset == NULL || offset < clock || (*offset != '+' && *offset != '-'))
     return g_time_zone_new_local ();
   GTimeZone *zone = g_time_zone_new_identifier (offset);
   *offset = '\0';

@@ -54,10 +54,11 @@ case_store_disk (Repo *repo, RepoWriter *writer, CaseDisk *disk)
   g_autofree unsigned char *plain = g_malloc (disk->chunk_size);
   g_autoptr (RepoPacker) packer = repo_packer_new (writer, &err);
   case_no_error (err);
-  g_autoptr (TreeBuilder) builder = tree_builder_new (writer, repo, &disk->base_root, chunks, &err);
+  g_autoptr (TreeBuilder) builder
+      = tree_builder_new (repo, writer, packer, &disk->base_root, chunks);
   case_no_error (err);
   for (uint64_t i = 0; i < chunks; i++) {
-    ObjectId id;
+    ObjectId id, before;
     uint32_t stored;
     if (disk->base != NULL && disk->base[i] == disk->values[i])
       continue;
@@ -67,7 +68,7 @@ case_store_disk (Repo *repo, RepoWriter *writer, CaseDisk *disk)
       repo_packer_store (packer, OBJECT_CHUNK, &id, plain, case_chunk_length (disk, i), &stored,
                          &err);
     case_no_error (err);
-    tree_builder_set (builder, i, &id, NULL, &err);
+    tree_builder_exchange (builder, i, &id, &before, &err);
     case_no_error (err);
   }
   tree_builder_finish (builder, &disk->root, &err);
