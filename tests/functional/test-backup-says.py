@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """Proves: what `tidemark backup` shows is what it does: the plan before, progress that fits any
-terminal and is not torn, the result, and exit codes that a script can rely on; `tidemark disks`
-foretells it."""
+terminal and is not torn (that of `wait` too), the result, and exit codes that a script can rely on;
+`tidemark disks` foretells it."""
 from __future__ import annotations
 
 import fcntl
@@ -62,7 +62,7 @@ class Screen:
                 self.lines[self.row:] = [""]
             else:
                 assert "\x1b" not in word and "\n" not in word, repr(word)
-                assert not word or not self.lines[self.row], f"over {self.lines[self.row]!r}: {word!r}"
+                assert not word or not self.lines[self.row], (self.lines[self.row], word)
                 self.lines[self.row] += word
                 if "[" in word:
                     self.widest = max(self.widest, len(word))
@@ -77,8 +77,8 @@ def test_progress_on_a_terminal(lab: Lab) -> None:
         vm.writer(vm["vda"]).write_random(start * M, 4 * M, lab.rng)
     arguments = ("backup", "--qmp", vm.address, "-r", repo.path, "--mode", "full")
     for columns in (60, 80, 200):
-        rc, text = on_terminal(lab, columns, *arguments, "--bandwidth", "32M", "--quiesce", "--agent",
-                               lab.path("none"))
+        rc, text = on_terminal(lab, columns, *arguments, "--bandwidth", "32M", "--quiesce",
+                               "--agent", lab.path("none"))
         assert rc == 3, text
         assert text.count("\x1b[") > 4, repr(text)  # it was drawn over
         lines = Screen(text, columns).lines
@@ -92,6 +92,23 @@ def test_progress_on_a_terminal(lab: Lab) -> None:
             assert "[####################]" in lines[3], lines
     rc, text = on_terminal(lab, 80, *arguments, "-q")
     assert rc == 0 and re.fullmatch(r"[0-9a-f]{16}\r\n", text), text
+
+
+@test
+def test_the_same_of_wait(lab: Lab) -> None:
+    vm = lab.vm([lab.disk("vda", "16M"), lab.disk("vdb", "4M")])
+    vm.writer(vm["vda"]).write_random(0, 8 * M, lab.rng)
+    vm.writer(vm["vdb"]).write_random(0, 2 * M, lab.rng)
+    lab.tidemark("begin", "--qmp", vm.address, "--bandwidth", "4M",
+                 lab.file("push.xml", "<domainbackup/>"))
+    rc, text = on_terminal(lab, 70, "wait", "--qmp", vm.address)
+    assert rc == 0 and text.count("\x1b[") > 4, repr(text)
+    lines = Screen(text, 70).lines
+    assert [line.split("  ")[0] for line in lines[:2]] == ["vda", "vdb"], lines
+    assert all("100%" in line for line in lines[:2]), lines
+    assert lines[2].startswith("backup done: 2 disks"), lines
+    rc, text = on_terminal(lab, 70, "wait", "--qmp", vm.address)
+    assert rc == 0 and text.startswith("backup done: "), text  # it has ended: nothing to draw
 
 
 @test(timeout=60)
@@ -199,8 +216,8 @@ def test_interrupted_at_any_time(lab: Lab) -> None:
     vm.writer(vm["vda"]).write_random(0, 4 * M, lab.rng)
     before = vm.inventory()
     for number, wait in enumerate((0.02, 0.1, 0.3, 0.6)):
-        child = lab.tidemark_popen("backup", "--qmp", vm.address, "-r", repo.path, "--bandwidth", "1M",
-                                   "--json")
+        child = lab.tidemark_popen("backup", "--qmp", vm.address, "-r", repo.path, "--json",
+                                   "--bandwidth", "1M")
         time.sleep(wait)
         begun = time.monotonic()
         child.send_signal(signal.SIGTERM if number % 2 else signal.SIGINT)
@@ -220,11 +237,12 @@ def test_what_a_point_keeps(lab: Lab) -> None:
     document = lab.file("domain.xml", f"<domain type='kvm'><name>other</name><devices><disk "
                         f"type='file'><source file='{vm['vda'].path}'/><target dev='sdq'/></disk>"
                         "</devices></domain>")
-    point = lab.tidemark_json("backup", "--qmp", vm.address, "-r", repo.path, "--domain-xml", document,
-                              "--name", "web")
+    point = lab.tidemark_json("backup", "--qmp", vm.address, "-r", repo.path, "--name", "web",
+                              "--domain-xml", document)
     assert point["domain"] == "web" and point["disks"][0]["name"] == "sdq", point
     with open(document, encoding="ascii") as text:
-        assert lab.tidemark("show", "-r", repo.path, "web/latest", "--xml").out.strip() == text.read()
+        shown = lab.tidemark("show", "-r", repo.path, "web/latest", "--xml").out
+        assert shown.strip() == text.read()
     # By another name it is the same disk.
     point = lab.tidemark_json("backup", "--qmp", vm.address, "-r", repo.path)
     disk = point["disks"][0]
