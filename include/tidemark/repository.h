@@ -52,6 +52,7 @@ typedef struct {
   const char *mode;            /* "full", "incremental" */
   const char *reason;          /* why */
   const char *base_point;      /* incremental: the point it was added to; else NULL */
+  const char *base_disk;       /* … and the name of the disk there */
   const char *base_checkpoint; /* incremental: read was what changed since; else NULL */
   const char *checkpoint;      /* recording since this point, or NULL */
   const char *source, *format; /* the image, as QEMU named it; or NULL */

@@ -21,6 +21,7 @@ static const Command commands[] = {
   { "list", "list the points of a repository", cmd_list },
   { "show", "show everything about a point", cmd_show },
   { "diff", "show what differs between two points", cmd_diff },
+  { "restore", "restore disks of a point", cmd_restore },
   { "stats", "show what a repository holds and takes", cmd_stats },
   { "xml", "validate, align and format documents", cmd_xml },
 };

@@ -9,11 +9,13 @@
 #include <sys/ioctl.h>
 #include <unistd.h>
 
-#define BAR 20
+#define BAR_MAX 20
+#define BAR_MIN 4
 #define COLUMNS 80 /* of a terminal that does not tell */
 #define DRAW_EVERY_US (G_USEC_PER_SEC / 8)
 #define SAY_EVERY_US (5 * G_USEC_PER_SEC)
-#define SPEED_OVER_US (3 * G_USEC_PER_SEC) /* how much of the past the speed shown is of */
+#define SPEED_OVER_US (3 * G_USEC_PER_SEC)  /* how much of the past the speed shown is of */
+#define SPEED_FROM_US (G_USEC_PER_SEC / 20) /* nothing is said of what took less */
 
 typedef struct {
   char *name, *note;
@@ -27,9 +29,11 @@ typedef struct {
 struct Progress {
   bool quiet, terminal;
   GPtrArray *parts; /* of Part, in the order in which they came */
+  gint64 heard_us;  /* when something was last heard of a part: then the next began */
   gint64 drawn_us;  /* when something was last shown */
   unsigned lines;   /* that are drawn now, above the cursor */
-  guint name_width;
+  glong name_width;
+  glong bar_width; /* only ever shrinks, so that nothing dances */
 };
 
 static void
@@ -53,8 +57,9 @@ progress_new (bool quiet)
   Progress *progress = g_new0 (Progress, 1);
   progress->quiet = quiet;
   progress->terminal = is_terminal ();
+  progress->bar_width = BAR_MAX;
   progress->parts = g_ptr_array_new_with_free_func (part_free);
-  progress->drawn_us = g_get_monotonic_time ();
+  progress->heard_us = progress->drawn_us = g_get_monotonic_time ();
   return progress;
 }
 
@@ -70,9 +75,9 @@ find_part (Progress *progress, const char *name)
   }
   Part *part = g_new0 (Part, 1);
   part->name = g_strdup (name);
-  part->began_us = part->seen_us = g_get_monotonic_time ();
+  part->began_us = part->seen_us = progress->heard_us;
   g_ptr_array_add (progress->parts, part);
-  progress->name_width = MAX (progress->name_width, (guint) g_utf8_strlen (name, -1));
+  progress->name_width = MAX (progress->name_width, g_utf8_strlen (name, -1));
   return part;
 }
 
@@ -90,8 +95,9 @@ update_part (Part *part, const ProgressPart *now)
     part->seen_us = time;
     part->seen_done = now->done;
   }
-  if (now->finished && !part->finished && time > part->began_us)
-    part->speed = (double) now->done * G_USEC_PER_SEC / (double) (time - part->began_us);
+  gint64 all = time - part->began_us;
+  if (now->finished && !part->finished)
+    part->speed = all < SPEED_FROM_US ? 0 : (double) now->done * G_USEC_PER_SEC / (double) all;
   part->done = now->done;
   part->total = now->total;
   part->finished = now->finished;
@@ -109,52 +115,40 @@ progress_duration (guint64 seconds)
                           (unsigned) (minutes % 60), (unsigned) (seconds % 60));
 }
 
-static void
-append_bar (GString *line, double share)
+static char *
+format_amounts (const Part *part)
 {
-  int full = (int) (share * BAR);
-  g_string_append_c (line, '[');
-  for (int i = 0; i < BAR; i++)
-    g_string_append_c (line, i < full ? '#' : '.');
-  g_string_append (line, "]  ");
-}
-
-static void
-append_amounts (GString *line, const Part *part)
-{
+  GString *text = g_string_new (NULL);
   g_autofree char *done = cli_size (part->done);
   g_autofree char *total = cli_size (part->total);
   g_autofree char *speed = cli_size ((guint64) part->speed);
-  g_string_append (line, done);
+  double share = part->total > 0 ? MIN (1.0, (double) part->done / (double) part->total) : 0;
+  if (part->total > 0 || part->finished)
+    g_string_append_printf (text, "%3d%%  ", part->finished ? 100 : (int) (share * 100));
+  g_string_append (text, done);
   if (part->total > 0)
-    g_string_append_printf (line, " of %s", total);
-  g_string_append_printf (line, "  %s/s", speed);
+    g_string_append_printf (text, " of %s", total);
+  if (part->speed >= 1)
+    g_string_append_printf (text, "  %s/s", speed);
   if (part->note != NULL)
-    g_string_append_printf (line, "  %s", part->note);
+    g_string_append_printf (text, "  %s", part->note);
   if (!part->finished && part->total > part->done && part->speed >= 1) {
     g_autofree char *left
         = progress_duration ((guint64) ((double) (part->total - part->done) / part->speed + 0.5));
-    g_string_append_printf (line, "  %s left", left);
+    g_string_append_printf (text, "  %s left", left);
   }
+  return g_string_free (text, FALSE);
 }
 
-static char *
-format_part (const Progress *progress, const Part *part, bool with_bar)
+static void
+append_bar (GString *line, const Part *part, glong width)
 {
-  GString *line = g_string_new (part->name);
   double share = part->total > 0 ? MIN (1.0, (double) part->done / (double) part->total) : 0;
-  if (part->finished)
-    share = 1;
-  for (glong width = g_utf8_strlen (part->name, -1); with_bar && width < progress->name_width;
-       width++)
-    g_string_append_c (line, ' ');
-  g_string_append (line, "  ");
-  if (with_bar)
-    append_bar (line, share);
-  if (part->total > 0 || part->finished)
-    g_string_append_printf (line, "%3d%%  ", (int) (share * 100));
-  append_amounts (line, part);
-  return g_string_free (line, FALSE);
+  glong full = part->finished ? width : (glong) (share * (double) width);
+  g_string_append_c (line, '[');
+  for (glong i = 0; i < width; i++)
+    g_string_append_c (line, i < full ? '#' : '.');
+  g_string_append (line, "]  ");
 }
 
 /* ---- the terminal -------------------------------------------------------------------------- */
@@ -176,18 +170,34 @@ erase (Progress *progress)
   progress->lines = 0;
 }
 
-/* A line that is wider than the terminal would take two, and the next drawing begin too low. */
+/* One that is wider than the terminal would take two lines, and the next drawing begin too low. The
+ * bar has what the rest leaves. */
+static void
+draw_part (Progress *progress, const Part *part, glong width)
+{
+  g_autoptr (GString) line = g_string_new (part->name);
+  g_autofree char *amounts = format_amounts (part);
+  glong name = g_utf8_strlen (part->name, -1);
+  glong bar
+      = width - progress->name_width - g_utf8_strlen (amounts, -1) - (glong) strlen ("  []  ");
+  for (; name < progress->name_width + 2; name++)
+    g_string_append_c (line, ' ');
+  progress->bar_width = MIN (progress->bar_width, bar);
+  if (progress->bar_width >= BAR_MIN)
+    append_bar (line, part, progress->bar_width);
+  g_string_append (line, amounts);
+  g_autofree char *valid = g_utf8_make_valid (line->str, (gssize) line->len);
+  g_autofree char *shown = g_utf8_substring (valid, 0, MIN (width, g_utf8_strlen (valid, -1)));
+  fprintf (stderr, "%s\n", shown);
+}
+
 static void
 draw (Progress *progress)
 {
   glong width = MAX (columns () - 1, 1);
   erase (progress);
-  for (guint i = 0; i < progress->parts->len; i++) {
-    g_autofree char *line = format_part (progress, g_ptr_array_index (progress->parts, i), true);
-    g_autofree char *valid = g_utf8_make_valid (line, -1);
-    g_autofree char *shown = g_utf8_substring (valid, 0, MIN (width, g_utf8_strlen (valid, -1)));
-    fprintf (stderr, "%s\n", shown);
-  }
+  for (guint i = 0; i < progress->parts->len; i++)
+    draw_part (progress, g_ptr_array_index (progress->parts, i), width);
   progress->lines = progress->parts->len;
   fflush (stderr);
 }
@@ -203,7 +213,7 @@ progress_update (Progress *progress, const ProgressPart *now)
   Part *part = find_part (progress, now->name);
   bool news = before != progress->parts->len || (now->finished && !part->finished);
   update_part (part, now);
-  gint64 time = g_get_monotonic_time ();
+  gint64 time = progress->heard_us = g_get_monotonic_time ();
   gint64 since = time - progress->drawn_us;
   if (progress->terminal ? !news && since < DRAW_EVERY_US : since < SAY_EVERY_US)
     return;
@@ -212,8 +222,12 @@ progress_update (Progress *progress, const ProgressPart *now)
     draw (progress);
     return;
   }
-  g_autofree char *line = format_part (progress, part, false);
-  fprintf (stderr, "tidemark: %s\n", line);
+  for (guint i = 0; i < progress->parts->len; i++) {
+    part = g_ptr_array_index (progress->parts, i);
+    g_autofree char *amounts = format_amounts (part);
+    if (!part->finished)
+      fprintf (stderr, "tidemark: %s  %s\n", part->name, amounts);
+  }
 }
 
 void

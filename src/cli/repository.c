@@ -59,6 +59,7 @@ disk_json (const TmkPointDisk *disk)
   set_string (entry, "mode", disk->mode);
   set_string (entry, "reason", disk->reason);
   set_string (entry, "base_point", disk->base_point);
+  set_string (entry, "base_disk", disk->base_disk);
   set_string (entry, "base_checkpoint", disk->base_checkpoint);
   set_string (entry, "checkpoint", disk->checkpoint);
   set_string (entry, "source", disk->source);

@@ -1,23 +1,35 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* tidemark restore: disks of a recovery point, back as images, on a device or to an NBD server. */
 #include "cli/cli.h"
+#include "cli/progress.h"
 #include "util/jsonx.h"
 
 #include <stdio.h>
 
+#define MAX_THREADS 256
+
 typedef struct {
   const CliArgs *args;
-  json_t *damage;
+  Progress *progress;
+  json_t *damage; /* what was told of it */
 } Restore;
+
+static void
+on_progress (const TmkRestoreProgress *now, void *data)
+{
+  ProgressPart part
+      = { .name = now->disk, .done = now->done, .total = now->total, .finished = now->finished };
+  progress_update (((Restore *) data)->progress, &part);
+}
 
 static void
 on_damage (const TmkDamage *damage, void *data)
 {
   Restore *restore = data;
-  fprintf (stderr,
-           "tidemark: damaged: disk '%s', %" G_GUINT64_FORMAT " bytes at %" G_GUINT64_FORMAT
-           ": %s\n",
-           damage->disk, damage->length, damage->offset, damage->message);
+  progress_say (restore->progress,
+                "tidemark: damaged: disk '%s', %" G_GUINT64_FORMAT " bytes at %" G_GUINT64_FORMAT
+                ": %s",
+                damage->disk, damage->length, damage->offset, damage->message);
   json_t *entry = json_object ();
   json_object_set_new (entry, "point", jsonx_string_or_null (damage->point));
   json_object_set_new (entry, "disk", jsonx_string_or_null (damage->disk));
@@ -30,6 +42,7 @@ on_damage (const TmkDamage *damage, void *data)
 static bool
 on_cancelled (void *data)
 {
+  (void) data;
   return cli_interrupted ();
 }
 
@@ -90,11 +103,14 @@ run (const CliArgs *args, TmkRestoreOptions *options)
   if (found == NULL)
     return fail (&restore, err);
   const char *point = found->points[0]->id;
+  options->progress = on_progress;
   options->damage = on_damage;
   options->cancelled = on_cancelled;
   options->data = &restore;
   cli_catch_signals ();
+  restore.progress = progress_new (args->quiet);
   TmkRestoreResult *result = tmk_restore (repository, point, options, &err);
+  progress_free (restore.progress);
   if (result == NULL)
     return fail (&restore, err);
   print_result (args, point, result);
@@ -108,12 +124,14 @@ cmd_restore (int argc, char **argv)
   g_auto (CliArgs) args = { 0 };
   g_autofree char *disk = NULL, *to = NULL, *format = NULL;
   gboolean verify = FALSE;
+  int threads = 0;
   const GOptionEntry own[] = {
     { "to", 0, 0, G_OPTION_ARG_FILENAME, &to,
       "a folder; with --disk a new file, a block device or an nbd:// URI", "TO" },
     { "disk", 0, 0, G_OPTION_ARG_STRING, &disk, "restore this disk alone", "DISK" },
     { "format", 0, 0, G_OPTION_ARG_STRING, &format, "of images: qcow2 or raw", "FORMAT" },
     { "verify", 0, 0, G_OPTION_ARG_NONE, &verify, "compute the id of every chunk anew", NULL },
+    { "threads", 0, 0, G_OPTION_ARG_INT, &threads, "workers (one a core)", "N" },
     G_OPTION_ENTRY_NULL,
   };
   int rc;
@@ -125,6 +143,10 @@ cmd_restore (int argc, char **argv)
     return rc;
   if (to == NULL || *to == '\0')
     return cli_usage ("restore", "say where to: --to FOLDER, or --disk DISK --to FILE");
-  TmkRestoreOptions options = { .disk = disk, .to = to, .format = format, .verify = verify };
+  if (threads < 0 || threads > MAX_THREADS)
+    return cli_usage ("restore", "'%d' is no number of threads: 1 to %d", threads, MAX_THREADS);
+  TmkRestoreOptions options = {
+    .disk = disk, .to = to, .format = format, .verify = verify, .threads = (unsigned) threads
+  };
   return run (&args, &options);
 }

@@ -344,7 +344,10 @@ check_source (TmkBlockSource *source, const PlanDisk *plan, const ManifestDisk *
 static bool
 copy_disk (Backup *backup, const PlanDisk *plan, ManifestDisk *disk, TmkError **errp)
 {
-  TmkNbdOptions nbd = { .request_size = pipeline_request_size (disk->chunk_size) };
+  /* A connection that is lost is a job that is lost, or a QEMU: there is nothing to come back to.
+   */
+  TmkNbdOptions nbd
+      = { .request_size = pipeline_request_size (disk->chunk_size), .no_reconnect = true };
   g_autoptr (TmkBlockSource) source = tmk_domain_open_disk (backup->domain, disk->name, &nbd, errp);
   if (source == NULL || !check_source (source, plan, disk, errp))
     return false;

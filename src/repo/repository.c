@@ -100,8 +100,14 @@ tmk_repository_init (const char *path, const TmkRepositoryOptions *options, TmkE
 TmkRepository *
 tmk_repository_open (const char *path, TmkError **errp)
 {
-  ObjStore *store = obj_store_open_folder (path, false, errp);
-  return store != NULL ? open_store (store, errp) : NULL;
+  TmkError *err = NULL;
+  ObjStore *store = obj_store_open_folder (path, false, &err);
+  if (store != NULL)
+    return open_store (store, errp);
+  if (tmk_error_code (err) == TMK_ERR_NOT_FOUND)
+    error_hint (&err, "make a repository there with 'tidemark init -r %s'", path);
+  error_propagate (errp, err);
+  return NULL;
 }
 
 void
@@ -172,6 +178,7 @@ describe_disk (OwnedList *owned, const ManifestDisk *from)
   disk->mode = copy_string (owned, from->mode != NULL ? from->mode : "full");
   disk->reason = copy_string (owned, from->reason);
   disk->base_point = copy_string (owned, from->base_point);
+  disk->base_disk = copy_string (owned, from->base_disk);
   disk->base_checkpoint = copy_string (owned, from->base_checkpoint);
   disk->checkpoint = copy_string (owned, from->checkpoint);
   disk->source = from->n_images > 0 ? copy_string (owned, from->images[0].path) : NULL;

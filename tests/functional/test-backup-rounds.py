@@ -38,7 +38,7 @@ class Rounds:
         if len(self.vm.disks) >= 4:
             return
         self.plugged += 1
-        disk = self.lab.disk(f"hot{self.plugged}", self.rng.choice((SIZE // 2, ODD // 4 * 2)),
+        disk = self.lab.disk(f"hot{self.plugged}", self.rng.choice((SIZE // 2, SIZE // 2 + 1536)),
                              bus="scsi")
         self.vm.plug(disk)
         self.everywhere(disk)
