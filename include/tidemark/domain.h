@@ -106,13 +106,13 @@ typedef struct {
   const char *incremental; /* the checkpoint it starts from, or NULL */
   const char *target;      /* the image written */
   const char *format;
-  const char *backing;     /* the image named as backing file of the target, or NULL */
-  const char *state;       /* "running", "complete", "failed", "cancelled" */
-  uint64_t done, total;    /* bytes: copied of a push, used and most of a pull's scratch */
-  const char *error;       /* QEMU's words, or NULL */
-  const char *export_name; /* pull: by which clients find it */
-  uint64_t dirty;          /* pull: bytes that the guest changed since, where a checkpoint tells */
-  uint64_t room;           /* pull: bytes that the scratch may still grow by */
+  const char *backing;       /* the image named as backing file of the target, or NULL */
+  const char *state;         /* "running", "complete", "failed", "cancelled" */
+  uint64_t done, total;      /* bytes: copied of a push, used and most of a pull's scratch */
+  const char *error;         /* QEMU's words, or NULL */
+  const char *export_name;   /* pull: by which clients find it */
+  uint64_t dirty;            /* pull: bytes that the guest changed since (not of a staged one) */
+  uint64_t room;             /* pull: bytes that the scratch may still grow by */
   const char *export_bitmap; /* pull, incremental: the map of what changed */
 } TmkJobDisk;
 
@@ -128,8 +128,8 @@ typedef struct {
   uint64_t pause_us;            /* how long the disks were held still at the job's instant */
   bool quiesced;                /* the guest's file systems were frozen at the job's instant … */
   uint64_t frozen_us;           /* … for how long */
-  const char *error, *hint;     /* of a failed job; else NULL */
-  int clients; /* pull: connected to the exports; -1 where that cannot be told (TCP) */
+  const char *error, *hint; /* of a failed job, or a running pull that cannot end well; or NULL */
+  int clients;              /* pull: connected to the exports; -1 where that cannot be told */
   size_t n_disks;
   const TmkJobDisk *const *disks;
 } TmkJobStatus;

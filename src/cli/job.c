@@ -19,7 +19,7 @@ start (int argc, char **argv, const char *summary, const GOptionEntry *own, CliA
 #define SCRATCH_WARN_PERCENT 80
 
 static void
-print_export (const TmkJobDisk *disk, const char *mode)
+print_export (const TmkJobDisk *disk, const char *mode, bool running)
 {
   g_autofree char *used = cli_size (disk->done);
   g_autofree char *room = cli_size (disk->room);
@@ -27,14 +27,17 @@ print_export (const TmkJobDisk *disk, const char *mode)
   printf ("  %-12s %s, %s, export '%s'", disk->name, mode, disk->state, disk->export_name);
   if (disk->export_bitmap != NULL)
     printf (" with map '%s'", disk->export_bitmap);
-  printf (", %s changed since; scratch '%s' %s, room for %s\n", dirty, disk->target, used, room);
+  printf (", %s changed since; scratch '%s' %s", dirty, disk->target, used);
+  if (running)
+    printf (", room for %s", room);
+  putchar ('\n');
   double full = (double) disk->done / ((double) disk->done + (double) disk->room + 1);
-  if (disk->total > disk->done + disk->room && full * 100 >= SCRATCH_WARN_PERCENT)
+  if (running && disk->total > disk->done + disk->room && full * 100 >= SCRATCH_WARN_PERCENT)
     printf ("  %-12s ! the scratch may run full, which breaks the job\n", "");
 }
 
 static void
-print_disk (const TmkJobDisk *disk)
+print_disk (const TmkJobDisk *disk, bool running)
 {
   g_autofree char *done = cli_size (disk->done);
   g_autofree char *total = cli_size (disk->total);
@@ -42,12 +45,30 @@ print_disk (const TmkJobDisk *disk)
                               ? g_strdup_printf ("incremental since '%s'", disk->incremental)
                               : g_strdup ("full");
   if (disk->export_name != NULL)
-    print_export (disk, mode);
+    print_export (disk, mode, running);
   else
     printf ("  %-12s %s, %s, %s of %s → %s\n", disk->name, mode, disk->state, done, total,
             disk->target);
   if (disk->error != NULL)
     printf ("  %-12s %s\n", "", disk->error);
+}
+
+/* Does the job run on, though nothing good will come of it? */
+static bool
+in_trouble (const TmkJobStatus *status)
+{
+  return status->state == TMK_JOB_RUNNING && status->error != NULL;
+}
+
+static int
+report_trouble (const TmkJobStatus *status)
+{
+  if (!in_trouble (status))
+    return EXIT_DONE;
+  fprintf (stderr, "tidemark: error: %s\n", status->error);
+  if (status->hint != NULL)
+    fprintf (stderr, "hint: %s\n", status->hint);
+  return EXIT_FAILED;
 }
 
 int
@@ -68,7 +89,7 @@ cmd_status (int argc, char **argv)
     return cli_fail (&args, err);
   if (args.json) {
     cli_print_json (cli_job_json (status));
-    return EXIT_DONE;
+    return report_trouble (status);
   }
   if (status->state == TMK_JOB_NONE) {
     puts ("no backup job");
@@ -89,12 +110,12 @@ cmd_status (int argc, char **argv)
     printf (", file systems frozen for %.1f ms", (double) status->frozen_us / 1000);
   putchar ('\n');
   for (size_t i = 0; i < status->n_disks; i++)
-    print_disk (status->disks[i]);
-  if (status->error != NULL)
+    print_disk (status->disks[i], status->state == TMK_JOB_RUNNING);
+  if (status->error != NULL && !in_trouble (status))
     printf ("  %s\n", status->error);
   if (status->state == TMK_JOB_INTERRUPTED)
     puts ("  'tidemark abort' cleans up behind it");
-  return EXIT_DONE;
+  return report_trouble (status);
 }
 
 int

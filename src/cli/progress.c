@@ -222,8 +222,12 @@ progress_update (Progress *progress, const ProgressPart *now)
     draw (progress);
     return;
   }
-  g_autofree char *amounts = format_amounts (part);
-  fprintf (stderr, "tidemark: %s  %s\n", part->name, amounts);
+  for (guint i = 0; i < progress->parts->len; i++) {
+    part = g_ptr_array_index (progress->parts, i);
+    g_autofree char *amounts = format_amounts (part);
+    if (!part->finished)
+      fprintf (stderr, "tidemark: %s  %s\n", part->name, amounts);
+  }
 }
 
 void

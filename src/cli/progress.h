@@ -6,7 +6,8 @@
  *
  *   vda  [########............]  42%  1.2 GiB of 2.9 GiB  210.0 MiB/s  12.3 MiB new  0:08 left
  *
- * Otherwise such a line every few seconds, without the bar; nothing where the user wants quiet.
+ * Otherwise such a line every few seconds for each part under way, without the bar; nothing where
+ * the user wants quiet.
  * While lines are drawn all else goes to stderr through progress_say(), or they would be torn.
  *
  * Not thread-safe: calls come one at a time.

@@ -228,18 +228,32 @@ all_checkpoints (const PlanInput *input)
   return all;
 }
 
-Plan *
-plan_new (const PlanInput *input, const TmkBackupOptions *options, TmkError **errp)
+/* What a definition has that is of no use here, or that options contradict. */
+static bool
+check_definition (const TmkBackupOptions *options, TmkError **errp)
 {
-  if (options->definition != NULL
-      && (options->mode != TMK_BACKUP_AUTO || options->include != NULL
-          || options->exclude != NULL)) {
+  const TmkBackupDef *def = options->definition;
+  if (def == NULL)
+    return true;
+  if (def->server != NULL && def->server->tls == 1) {
+    error_set (errp, DOMAIN, TMK_ERR_UNSUPPORTED, 0,
+               "the definition asks for TLS, but it is this process that reads the disks");
+    error_hint (errp, "leave <server> out: they are read by a socket of their own");
+    return false;
+  }
+  if (options->mode != TMK_BACKUP_AUTO || options->include != NULL || options->exclude != NULL) {
     error_set (errp, DOMAIN, TMK_ERR_USAGE, 0,
                "a definition says itself which disks are backed up, and how");
     error_hint (errp, "leave --mode, --include and --exclude out, or --xml");
-    return NULL;
+    return false;
   }
-  if (!check_names (input, options, errp))
+  return true;
+}
+
+Plan *
+plan_new (const PlanInput *input, const TmkBackupOptions *options, TmkError **errp)
+{
+  if (!check_definition (options, errp) || !check_names (input, options, errp))
     return NULL;
   g_autoptr (Plan) plan = g_new0 (Plan, 1);
   plan->disks = g_new0 (PlanDisk, input->n_disks + 1);

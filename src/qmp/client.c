@@ -38,6 +38,7 @@ struct QmpClient {
   guint32 session; /* the first part of every id */
   unsigned serial; /* the second */
   bool hide;       /* a secret was sent and its reply is awaited: QEMU may repeat it */
+  int passed;      /* to go with the next command, else -1 */
   /* kept when the connection ends */
   GQueue events; /* of json_t, oldest first */
 };
@@ -220,6 +221,31 @@ receive (QmpClient *client, gint64 deadline, bool *late, TmkError **errp)
   return NULL;
 }
 
+/* As send(), with the descriptor that is to be passed. */
+static ssize_t
+send_some (QmpClient *client, const char *data, size_t len)
+{
+  union {
+    char bytes[CMSG_SPACE (sizeof (int))];
+    struct cmsghdr align;
+  } control = { { 0 } };
+  struct iovec vec = { .iov_base = (char *) data, .iov_len = len };
+  struct msghdr message = { .msg_iov = &vec, .msg_iovlen = 1 };
+  if (client->passed >= 0) {
+    message.msg_control = control.bytes;
+    message.msg_controllen = sizeof control.bytes;
+    struct cmsghdr *header = CMSG_FIRSTHDR (&message);
+    header->cmsg_level = SOL_SOCKET;
+    header->cmsg_type = SCM_RIGHTS;
+    header->cmsg_len = CMSG_LEN (sizeof (int));
+    memcpy (CMSG_DATA (header), &client->passed, sizeof (int));
+  }
+  ssize_t n = sendmsg (client->fd, &message, MSG_NOSIGNAL);
+  if (n > 0)
+    client->passed = -1;
+  return n;
+}
+
 /* Takes in replies' bytes while it waits: QEMU may not read on before we do. Fails as pump(). */
 static bool
 send_all (QmpClient *client, const char *data, size_t len, gint64 deadline, bool *late,
@@ -227,7 +253,7 @@ send_all (QmpClient *client, const char *data, size_t len, gint64 deadline, bool
 {
   *late = false;
   while (len > 0) {
-    ssize_t n = send (client->fd, data, len, MSG_NOSIGNAL);
+    ssize_t n = send_some (client, data, len);
     if (n >= 0) {
       data += n;
       len -= (size_t) n;
@@ -421,6 +447,15 @@ qmp_run (QmpClient *client, const char *command, json_t *arguments, TmkError **e
 
 /* --- opening */
 
+bool
+qmp_pass_fd (QmpClient *client, const char *name, int fd, TmkError **errp)
+{
+  client->passed = fd;
+  bool ok = qmp_run (client, "getfd", json_pack ("{s:s}", "fdname", name), errp);
+  client->passed = -1;
+  return ok;
+}
+
 static bool
 take_greeting (QmpClient *client, json_t *greeting, TmkError **errp)
 {
@@ -485,7 +520,7 @@ QmpClient *
 qmp_client_open (const char *addr, const QmpOptions *opts, TmkError **errp)
 {
   g_autoptr (QmpClient) client = g_new0 (QmpClient, 1);
-  client->fd = -1;
+  client->fd = client->passed = -1;
   g_queue_init (&client->events);
   if (opts != NULL)
     client->opts = *opts;

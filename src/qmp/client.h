@@ -57,6 +57,10 @@ json_t *qmp_execute (QmpClient *client, const char *command, json_t *arguments, 
 /* As qmp_execute() where the reply does not matter. */
 bool qmp_run (QmpClient *client, const char *command, json_t *arguments, TmkError **errp);
 
+/* Passes QEMU a copy of the descriptor `fd`, under `name`: until a command uses it up, or closefd.
+ * Only where the monitor is on a unix socket. */
+bool qmp_pass_fd (QmpClient *client, const char *name, int fd, TmkError **errp);
+
 /* Takes the oldest queued event whose name is `name` (NULL: any), waiting up to `timeout_ms` for
  * one to come (0: only look at what is there). Returns the whole event object, a new reference, or
  * NULL: without an error on time-out, with one (TMK_ERR_GONE) where the connection ended. */

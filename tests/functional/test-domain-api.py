@@ -97,6 +97,20 @@ def test_own_server_odd_names_and_abort(lab: Lab) -> None:
     assert not os.path.exists(place) and os.listdir(lab.path("scratch")) == []
 
 
+@test(timeout=60)
+def test_over_tcp(lab: Lab) -> None:
+    vm = lab.vm([lab.disk("vda", "4M")])
+    os.mkdir(lab.path("scratch"))
+    for number, host in enumerate(("127.0.0.1", "::1", "localhost")):
+        vm.writer(vm["vda"]).random_ops(lab.rng, 5)
+        truth = vm["vda"].model.snapshot()
+        tool(vm, "begin", lab.file("tcp.xml", pull_document(f"<server name='{host}'/>", [
+            pull_disk("vda", lab.path("scratch/vda"))])))
+        tool(vm, "read", "vda", lab.path(f"{number}.raw"))
+        lab.compare(lab.path(f"{number}.raw"), truth, "raw")
+        lab.tidemark("end", "--qmp", vm.address)
+
+
 @test(timeout=120)
 def test_killed_at_each_step_leaves_no_folder(lab: Lab) -> None:
     vm = lab.vm([lab.disk("vda", "4M")])

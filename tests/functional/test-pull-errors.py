@@ -84,9 +84,8 @@ def test_somebody_elses_nbd_server(lab: Lab) -> None:
     vm.qmp.command("nbd-server-start", addr={"type": "unix", "data": {"path": other}})
     vm.qmp.command("block-export-add", {"type": "nbd", "id": "theirs", "node-name": "vda-fmt",
                                         "name": "theirs"})
-    servers = [unix_server(pull.socket)]
-    if lab.qemu_version() >= (10, 0):
-        servers += ["<server name='127.0.0.1'/>", "<server name='127.0.0.1' port='10999'/>"]
+    servers = [unix_server(pull.socket), "<server name='127.0.0.1'/>",
+               "<server name='127.0.0.1' port='10999'/>"]
     for server in servers:
         refused(pull, [vda], "NBD server", server=server)
         failed = lab.tidemark("abort", "--qmp", vm.address, rc=1)
@@ -116,9 +115,6 @@ def test_somebody_elses_nbd_server(lab: Lab) -> None:
 @test(timeout=90)
 def test_tcp(lab: Lab) -> None:
     vm, pull, vda = one_disk(lab)
-    if lab.qemu_version() < (10, 0):
-        refused(pull, [vda], "freeze", server="<server name='127.0.0.1'/>")
-        return
     lab.need("nbdcopy")
     vm.writer(vm["vda"]).random_ops(lab.rng, 10)
     begun = pull.run([vda], server="<server transport='tcp' name='127.0.0.1'/>", checkpoint="c1")

@@ -8,8 +8,8 @@ import re
 import signal
 
 import run
-from lab import Guest, Lab, main, soak, test, wait_until
-from pull import Pull
+from lab import Guest, Lab, Skip, main, soak, test, wait_until
+from pull import Pull, pull_disk, unix_server
 
 KILLED = -signal.SIGKILL
 
@@ -26,6 +26,14 @@ def machine(lab: Lab):
     pull.begin("c1")
     pull.end()
     return vm, pull
+
+
+def names_of_children() -> set[str]:
+    names = set()
+    for pid in run.children():
+        with open(f"/proc/{pid}/comm", encoding="ascii") as name:
+            names.add(name.read().strip())
+    return names
 
 
 def begun(pull: Pull, name: str = "c2"):
@@ -170,6 +178,65 @@ def test_no_process_is_left_behind(lab: Lab) -> None:
     assert not [line for line in run.children().values() if "--guard" in line]
     pull.end()
     assert "c2" in vm.bitmaps(vm["vda"])
+
+
+def lose_record(lab: Lab) -> None:
+    lost = [os.path.join(where, "job.json") for where, _, names in os.walk(lab.state)
+            if "job.json" in names]
+    assert len(lost) == 1, lost
+    os.unlink(lost[0])
+
+
+@test(timeout=90)
+def test_record_lost(lab: Lab) -> None:
+    """What nobody remembers is found by its names: begin refuses, and abort takes it away."""
+    vm, pull = machine(lab)
+    before = vm.inventory()
+    new = lab.qemu_version() >= (10, 0)
+    for server in ("<server name='127.0.0.1'/>", unix_server(pull.socket)):
+        disks = [pull_disk(disk.name, pull.scratch(disk.name)) for disk in vm.disks]
+        pull.run(disks, server=server)
+        lose_record(lab)
+        said = pull.run(disks, server=server, rc=1)
+        assert "not remembered" in said.err and "tidemark abort" in said.err, said.err
+        lab.tidemark("abort", "--qmp", vm.address)
+        said = lab.tidemark("abort", "--qmp", vm.address, rc=1)
+        assert "no backup job" in said.err, said.err
+        if "socket" not in server or new:
+            assert vm.inventory() == before
+            assert "tidemark-relay" not in names_of_children()
+        else:  # stopped under clients that nobody can keep away, the server could freeze QEMU
+            assert vm.nbd_server_runs()
+            vm.qmp.command("nbd-server-stop")
+            assert vm.inventory() == before
+        for disk in vm.disks:  # these nobody knows to be ours
+            os.unlink(pull.scratch(disk.name))
+    assert vm.guest.errors() == 0
+
+
+@test(timeout=90)
+def test_record_of_copies_lost(lab: Lab) -> None:
+    if lab.qemu_version() >= (10, 0):
+        raise Skip("this QEMU exports disks of iothreads itself")
+    vda = lab.disk("vda", "8M", iothread=True)
+    vm = lab.vm([vda])
+    pull = Pull(lab, vm)
+    for lost in ("job.json", "daemon.pid"):
+        pull.begin("c1")
+        assert any("--pidfile" in line for line in run.children().values())
+        lose_record(lab)
+        if lost == "daemon.pid":
+            for where, _, names in os.walk(lab.state):
+                if lost in names:
+                    os.unlink(os.path.join(where, lost))
+        said = pull.begin("c2", rc=1)
+        assert "daemon.pid" in said.err and "not remembered" in said.err, said.err
+        lab.tidemark("abort", "--qmp", vm.address)
+        assert not any("--pidfile" in line for line in run.children().values())
+        assert not os.path.exists(pull.socket)
+        vm.assert_clean()
+        os.unlink(pull.scratch("vda"))
+        lab.tidemark("checkpoint", "delete", "--qmp", vm.address, "c1")
 
 
 main()

@@ -5,6 +5,7 @@ that cannot serve is refused without a trace; and one that hangs breaks the pull
 import os
 import signal
 import subprocess
+import time
 
 import run
 from lab import Guest, Lab, Skip, main, test
@@ -98,6 +99,8 @@ def test_scratch_on_a_block_device(lab: Lab) -> None:
         begun = pull.run([pull_disk("vda", device.path, kind="block")], checkpoint="c1")
         assert f"dev='{device.path}'" in begun.out, begun.out
         read_back(pull)
+        disk, = lab.tidemark_json("status", "--qmp", vm.address)["disks"]
+        assert 0 < disk["done"] < 32 << 20 and disk["done"] + disk["room"] == 32 << 20, disk
         pull.end()
         # Used a second time: what lies there from the first must not show.
         pull.run([pull_disk("vda", device.path, kind="block")], checkpoint="c2")
@@ -144,6 +147,7 @@ def test_encrypted_scratch(lab: Lab) -> None:
     refused(pull, disk, "secret")
     pull.run([disk], "--secrets", lab.path("keys"), checkpoint="c1")
     assert lab.info(pull.scratch("vda"))["encrypted"] is True
+    assert os.stat(pull.scratch("vda")).st_mode & 0o777 == 0o600
     read_back(pull)
     pull.end()
     pull.run([disk], "--secrets", lab.path("keys"), checkpoint="c2")
@@ -184,14 +188,26 @@ def test_scratch_that_hangs(lab: Lab) -> None:
     scratch = Hanging(lab, vm["vda"].model.size)
     try:
         pull.run([pull_disk("vda", scratch.path)], "--scratch-timeout", "2", "--reuse-external",
-                 "--no-guard", checkpoint="c1")  # a look just then would wait for the storage
+                 checkpoint="c1")
         vm.guest.wait(5)
         with vm.guest.watch() as watch:
+            vm.guest.wait(5)
+            good = lab.tidemark("status", "--qmp", vm.address)
             scratch.hang()
+            # Whoever asks does not make it worse: no question of ours goes to that storage in QEMU.
+            for verb in ("status", "disks", "end", "abort", "status"):
+                begun = time.monotonic()
+                said = lab.tidemark(verb, "--qmp", vm.address, rc=1)
+                assert time.monotonic() - begun < 8, verb
+                assert "vda" in said.err and "\nhint: " in said.err, said.err
+                assert verb == "status" or "does not answer" in said.err, said.err
             vm.guest.wait(60)
-        assert watch.longest < 10, watch.longest
+        assert watch.longest < 4, watch.longest
+        assert "running" in good.out and not good.err, good
         assert vm.guest.errors() == 0
         scratch.go_on()
+        said = lab.tidemark("status", "--qmp", vm.address, rc=1)
+        assert "broken" in said.err, said.err
         failed = lab.tidemark("end", "--qmp", vm.address, rc=1)
         assert "broken" in failed.err and scratch.path in failed.err, failed.err
         vm.assert_clean()
@@ -203,6 +219,48 @@ def test_scratch_that_hangs(lab: Lab) -> None:
         scratch.go_on()
         vm.close()
         scratch.close()
+
+
+@test(timeout=90)
+def test_scratch_that_vanishes(lab: Lab) -> None:
+    """Removed, or another file in its place: nobody knows what became of it."""
+    vm, pull = filled(lab, "4M")
+    for number, replaced in enumerate((False, True)):
+        pull.begin(f"c{number}")
+        assert lab.tidemark("status", "--qmp", vm.address).err == ""
+        os.unlink(pull.scratch("vda"))
+        if replaced:
+            lab.file(os.path.relpath(pull.scratch("vda"), lab.dir), "mine")
+        for verb in ("status", "end"):
+            said = lab.tidemark(verb, "--qmp", vm.address, rc=1)
+            assert "'vda'" in said.err and "is lost" in said.err, said.err
+        vm.assert_clean()
+        assert os.path.exists(pull.scratch("vda")) == replaced  # what is not ours stays
+        assert f"c{number}" not in vm.bitmaps(vm["vda"])
+
+
+@test(timeout=90)
+def test_figures(lab: Lab) -> None:
+    """What status shows while a pull runs and when it has ended, also without a checkpoint."""
+    vm, pull = filled(lab)
+    for checkpoint in (None, "c1"):
+        pull.run([pull_disk("vda", pull.scratch("vda"))], checkpoint=checkpoint)
+        for count in (0, 1, 2):
+            if count:
+                vm.writer(vm["vda"]).write(count << 21, 1 << 20, 7)
+            disk, = lab.tidemark_json("status", "--qmp", vm.address)["disks"]
+            assert disk["dirty"] == count << 20, disk
+            assert count << 20 <= disk["done"] < (count << 20) + (1 << 20), disk
+            assert abs(disk["room"] - os.statvfs(pull.folder).f_bavail * 4096) < 1 << 28, disk
+            assert disk["state"] == "running", disk
+        pull.end()
+        status = lab.tidemark_json("status", "--qmp", vm.address)
+        assert status["state"] == "done", status
+        disk, = status["disks"]
+        assert disk["state"] == "complete" and disk["dirty"] == 2 << 20, disk
+        assert disk["done"] >= 2 << 20, disk
+        shown = lab.tidemark("status", "--qmp", vm.address).out
+        assert "complete" in shown and "room" not in shown, shown
 
 
 main()

@@ -164,23 +164,41 @@ def test_pre_shared_keys(lab: Lab) -> None:
 
 
 @test(timeout=120)
-def test_tcp(lab: Lab) -> None:
-    """A server with TLS cannot be stopped safely while anybody may come."""
+def test_certificates_on_tcp(lab: Lab) -> None:
+    lab.need("nbdcopy", "nbdinfo", "openssl")
+    with_certificates(Pull(lab, tcp=True))
+
+
+@test(timeout=120)
+def test_pre_shared_keys_on_tcp(lab: Lab) -> None:
+    lab.need("nbdcopy", "nbdinfo")
     pull = Pull(lab, tcp=True)
-    refused(pull.vm, pull.document, "TCP", options=("--tls-psk", make_psk(lab, "keys")))
+    good, bad = make_psk(lab, "good"), make_psk(lab, "bad")
+    begun = pull.begin("--tls-psk", good)
+    assert f"port='{pull.port}'" in begun.out and "transport='tcp'" in begun.out, begun.out
+    pull.reads(f"tls-psk-file={good}")
+    pull.is_kept_out(f"tls-psk-file={bad}")
+    pull.plain_is_kept_out()
+    pull.end()
 
 
 @test(timeout=120)
 def test_client_stuck_in_the_handshake(lab: Lab) -> None:
     """One that asks for TLS and then says nothing: neither the guest nor the end minds."""
-    pull = Pull(lab)
-    pull.begin("--tls-psk", make_psk(lab, "keys"))
-    with socket.socket(socket.AF_UNIX) as client:
-        client.connect(pull.socket)
-        assert client.recv(18, socket.MSG_WAITALL)[:8] == b"NBDMAGIC"
-        client.sendall(struct.pack(">I8sII", 3, b"IHAVEOPT", 5, 0))  # STARTTLS
-        assert client.recv(20, socket.MSG_WAITALL)[12:16] == b"\0\0\0\1"  # ACK
-        pull.end()
+    keys = make_psk(lab, "keys")
+    for tcp in (False, True):
+        pull = Pull(lab, tcp=tcp)
+        pull.begin("--tls-psk", keys)
+        client = (socket.create_connection(("127.0.0.1", pull.port)) if tcp
+                  else socket.socket(socket.AF_UNIX))
+        with client:
+            if not tcp:
+                client.connect(pull.socket)
+            assert client.recv(18, socket.MSG_WAITALL)[:8] == b"NBDMAGIC"
+            client.sendall(struct.pack(">I8sII", 3, b"IHAVEOPT", 5, 0))  # STARTTLS
+            assert client.recv(20, socket.MSG_WAITALL)[12:16] == b"\0\0\0\1"  # ACK
+            pull.end()
+        pull.vm.close()
 
 
 @test(timeout=120)

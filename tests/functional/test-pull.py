@@ -94,6 +94,10 @@ def test_scratch_running_full_breaks_the_pull_not_the_guest(lab: Lab) -> None:
     assert "not enough space" in refused.err and "vda" in refused.err, refused.err
     pull.begin("c1", None, "--no-space-check", folder=small)
     vm.guest.wait(300)
+    with vm.guest.watch() as watch:
+        said = lab.tidemark("status", "--qmp", vm.address, rc=1)
+    assert "running" in said.out and "broken" in said.err and "\nhint: " in said.err, said
+    assert watch.longest < 3, watch.longest
     failed = lab.tidemark("end", "--qmp", vm.address, rc=1)
     assert "scratch" in failed.err and "broken" in failed.err, failed.err
     lab.tidemark("end", "--qmp", vm.address, rc=1)

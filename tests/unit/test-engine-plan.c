@@ -616,6 +616,13 @@ test_definition (void)
   c.options.mode = TMK_BACKUP_FULL;
   expect_error (&c, TMK_ERR_USAGE, "a definition says itself which disks are backed up, and how",
                 "leave --mode, --include and --exclude out, or --xml");
+  c.options.mode = TMK_BACKUP_AUTO;
+  tmk_backup_def_free (c.def);
+  define (&c, "<domainbackup mode='pull'><server transport='unix' socket='/s' tls='yes'/>"
+              "</domainbackup>");
+  expect_error (&c, TMK_ERR_UNSUPPORTED,
+                "the definition asks for TLS, but it is this process that reads the disks",
+                "leave <server> out: they are read by a socket of their own");
 }
 
 static void

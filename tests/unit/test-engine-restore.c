@@ -337,6 +337,7 @@ test_spec (void)
   g_autoptr (TmkRestoreResult) result
       = tmk_restore (f->repository, "vm/latest", &options, &err); /* no callbacks at all */
   assert_ok (err);
+  g_assert_cmpuint (result->n_targets, ==, 1);
   assert_same (f, "tiny", to, "qcow2");
   g_assert_null (tmk_restore (f->repository, "other/latest", &options, &err));
   assert_error (&err, TMK_ERR_NOT_FOUND, "other");
@@ -403,6 +404,7 @@ test_nbd (void)
       g_assert_cmpmem (now, length, junk, sizes[i]);
     } else { /* qemu-img: all of what is beyond the model's end is zero */
       assert_ok (err);
+      g_assert_cmpstr (result->targets[0], ==, uri);
       assert_same (f, "vda", path, "raw");
     }
   }
@@ -571,6 +573,7 @@ test_damage (void)
   TmkRestoreOptions options = { .disk = "tiny", .to = to };
   g_autoptr (TmkRestoreResult) result = restore (f, &options, NULL, &err);
   assert_ok (err);
+  g_assert_cmpuint (result->n_targets, ==, 1);
 }
 
 /* A node that is lost takes the range below it. */
@@ -613,6 +616,7 @@ test_verify (void)
   options.verify = false;
   g_autoptr (TmkRestoreResult) result = restore (f, &options, NULL, &err);
   assert_ok (err);
+  g_assert_cmpuint (result->n_targets, ==, 1);
 }
 
 /* ---- giving up ------------------------------------------------------------------------------- */

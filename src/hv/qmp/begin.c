@@ -13,6 +13,7 @@
 #include "hv/qmp/pull.h"
 #include "hv/qmp/server.h"
 #include "hv/qmp/staging.h"
+#include "hv/qmp/strangers.h"
 #include "hv/qmp/targets.h"
 #include "hv/qmp/tls.h"
 #include "hv/qmp/undo.h"
@@ -30,25 +31,20 @@ new_run_id (void)
   return g_strdup_printf ("%08x", g_random_int ());
 }
 
-/* Jobs of ours that no record knows: the state folder was lost. */
+/* A job of ours that no record knows: the state folder was lost. */
 static bool
 check_no_strangers (QmpMachine *machine, TmkError **errp)
 {
-  g_autoptr (json_t) jobs = qmp_query_jobs (machine->client, errp);
-  if (jobs == NULL)
+  g_autoptr (json_t) log = strangers_log (machine, errp);
+  if (log == NULL)
     return false;
-  size_t i;
-  json_t *job;
-  json_array_foreach (jobs, i, job) {
-    const char *id = jsonx_string (job, "id");
-    if (id == NULL || !g_str_has_prefix (id, "tmk-"))
-      continue;
-    error_set (errp, DOMAIN, TMK_ERR_BUSY, 0, "a backup job '%s' that is not remembered here runs",
-               id);
-    error_hint (errp, "if it is no other user's, end it with 'tidemark abort'");
-    return false;
-  }
-  return true;
+  if (json_array_size (log) == 0)
+    return true;
+  error_set (errp, DOMAIN, TMK_ERR_BUSY, 0,
+             "there is something of a backup job that is not remembered here: %s",
+             strangers_describe (json_array_get (log, json_array_size (log) - 1)));
+  error_hint (errp, "if it is no other user's, end it with 'tidemark abort'");
+  return false;
 }
 
 static void
@@ -157,8 +153,7 @@ static bool
 check_pull (QmpMachine *machine, JobPlan *plan, TmkError **errp)
 {
   plan->staged = staging_is_needed (machine, plan);
-  return (!plan->staged || staging_check (plan, errp))
-         && server_check (machine, plan->def->server, plan->staged, errp);
+  return (!plan->staged || staging_check (plan, errp)) && server_check (machine, plan, errp);
 }
 
 /* Starts what the job is about, at its instant. */

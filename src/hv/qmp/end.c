@@ -6,6 +6,7 @@
  */
 #include "hv/qmp/job.h"
 #include "hv/qmp/pull.h"
+#include "hv/qmp/strangers.h"
 #include "hv/qmp/undo.h"
 #include "qmp/commands.h"
 
@@ -22,10 +23,35 @@ end_exports (QmpMachine *machine, const json_t *record, TmkError **errp)
   size_t i;
   json_t *entry;
   json_array_foreach (json_object_get (record, "undo"), i, entry) {
-    if (g_strcmp0 (jsonx_string (entry, "op"), "export") == 0)
+    const char *op = jsonx_string (entry, "op");
+    if (g_strcmp0 (op, "export") == 0 || g_strcmp0 (op, "relay") == 0)
       json_array_append (exports, entry);
   }
   return undo_run (machine, exports, false, &rest, errp);
+}
+
+/* Of what shows without a probe only this is final: a snapshot is probed, and who served clients
+ * served what was read. */
+static TmkError *
+lost_scratch (const json_t *record)
+{
+  TmkError *trouble = record_trouble (record);
+  if (trouble == NULL || tmk_error_code (trouble) == TMK_ERR_NOT_FOUND)
+    return trouble;
+  tmk_error_free (trouble);
+  return NULL;
+}
+
+/* For those who look at it later. */
+static void
+set_complete (json_t *record)
+{
+  size_t i;
+  json_t *disk;
+  json_array_foreach (json_object_get (record, "disks"), i, disk) {
+    json_object_set_new (disk, "state", json_string ("complete"));
+    (void) json_object_del (disk, "error"); /* what seemed to be one */
+  }
 }
 
 static bool
@@ -45,6 +71,8 @@ end_running_pull (QmpMachine *machine, json_t *record, TmkError **errp)
   if (!end_exports (machine, record, errp))
     return false;
   broken = job_changed_disk (machine, record);
+  if (broken == NULL)
+    broken = lost_scratch (record);
   if (broken == NULL && !jsonx_bool (record, "staged") && !pull_probe (machine, record, &broken)
       && tmk_error_code (broken) != TMK_ERR_IO) {
     error_propagate (errp, g_steal_pointer (&broken));
@@ -52,6 +80,7 @@ end_running_pull (QmpMachine *machine, json_t *record, TmkError **errp)
   }
   if (broken != NULL)
     return job_fail (machine, record, "failed", broken, errp) && job_ended_well (record, errp);
+  set_complete (record);
   record_set_result (record, "done", NULL);
   return job_end (machine, record, errp);
 }
@@ -97,60 +126,13 @@ machine_end (TmkDomain *domain, TmkError **errp)
   return ok;
 }
 
-/* Jobs, nodes and bitmaps with our prefix that no record knows: taken down by their names. */
-static json_t *
-strangers_log (QmpMachine *machine, TmkError **errp)
-{
-  g_autoptr (json_t) jobs = qmp_query_jobs (machine->client, errp);
-  g_autoptr (json_t) nodes = qmp_execute (machine->client, "query-named-block-nodes",
-                                          json_pack ("{s:b}", "flat", 1), errp);
-  g_autoptr (json_t) exports = qmp_execute (machine->client, "query-block-exports", NULL, errp);
-  if (jobs == NULL || nodes == NULL || exports == NULL)
-    return NULL;
-  json_t *log = json_array ();
-  size_t i, j;
-  json_t *entry, *bitmap;
-  /* QEMU lists the newest node last; a format node is newer than its file. */
-  json_array_foreach (nodes, i, entry) {
-    const char *name = jsonx_string (entry, "node-name");
-    if (name != NULL && g_str_has_prefix (name, "tmk-"))
-      json_array_insert_new (log, g_strrstr (name, "-f") != NULL ? 0 : json_array_size (log),
-                             undo_node (name));
-    json_array_foreach (json_object_get (entry, "dirty-bitmaps"), j, bitmap) {
-      const char *bitmap_name = jsonx_string (bitmap, "name");
-      if (name != NULL && bitmap_name != NULL && g_str_has_prefix (bitmap_name, "tmk-"))
-        json_array_append_new (log, undo_bitmap (name, bitmap_name));
-    }
-  }
-  for (guint k = 0; k < machine->disks->len; k++) {
-    const QmpDisk *disk = g_ptr_array_index (machine->disks, k);
-    if (disk->qom_path != NULL && disk->root_node != NULL
-        && g_str_has_prefix (disk->root_node, "tmk-"))
-      json_array_append_new (log, undo_drive (disk->qom_path, disk->root_node,
-                                              qmp_disk_active (disk)->node, disk->drive));
-  }
-  json_array_foreach (jobs, i, entry) {
-    const char *id = jsonx_string (entry, "id");
-    if (id != NULL && g_str_has_prefix (id, "tmk-"))
-      json_array_append_new (log, undo_job (id));
-  }
-  json_array_foreach (exports, i, entry) {
-    const char *id = jsonx_string (entry, "id");
-    if (id != NULL && g_str_has_prefix (id, "tmk-"))
-      json_array_append_new (log, undo_export (id, NULL));
-  }
-  return log;
-}
-
+/* What no record knows, found by its name. */
 static bool
 abort_strangers (QmpMachine *machine, TmkError **errp)
 {
-  g_autoptr (json_t) log = NULL;
-  if (machine->client != NULL) {
-    log = strangers_log (machine, errp);
-    if (log == NULL)
-      return false;
-  }
+  g_autoptr (json_t) log = strangers_log (machine, errp);
+  if (log == NULL)
+    return false;
   if (json_array_size (log) == 0) {
     error_set (errp, DOMAIN, TMK_ERR_NOT_FOUND, 0, "there is no backup job");
     return false;

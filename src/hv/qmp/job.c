@@ -12,6 +12,7 @@
 #include "hv/qmp/job.h"
 
 #include "hv/qmp/pull.h"
+#include "hv/qmp/scratch.h"
 #include "hv/qmp/server.h"
 #include "hv/qmp/staging.h"
 #include "hv/qmp/targets.h"
@@ -19,9 +20,7 @@
 #include "qmp/commands.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <string.h>
-#include <sys/stat.h>
 
 #define DOMAIN "hv"
 
@@ -180,44 +179,17 @@ job_is_exported (const json_t *record)
          && (!jsonx_bool (record, "staged") || jsonx_bool (record, "exported"));
 }
 
-/* What the guest changed on the disk since the instant: the new checkpoint's bitmap tells. */
-static guint64
-dirtied_since (const QmpMachine *machine, const json_t *record, const json_t *entry)
-{
-  const char *checkpoint = jsonx_string (record, "checkpoint_name");
-  const QmpDisk *disk = job_disk (machine, entry);
-  const DiskImage *active = disk != NULL ? qmp_disk_active (disk) : NULL;
-  if (checkpoint == NULL || active == NULL)
-    return 0;
-  const NodeBitmap *bitmap = disk_image_bitmap (active, checkpoint);
-  return bitmap != NULL ? bitmap->count : 0;
-}
-
 /* How full the scratch images of a pull are, and who reads. */
 static bool
-look_at_scratch (QmpMachine *machine, json_t *record, JobCounts *counts, TmkError **errp)
+look_at_exported (QmpMachine *machine, json_t *record, JobCounts *counts, TmkError **errp)
 {
-  g_autoptr (json_t) nodes = qmp_execute (machine->client, "query-named-block-nodes",
-                                          json_pack ("{s:b}", "flat", 1), errp);
-  size_t i;
-  json_t *disk;
   const char *socket = jsonx_string (record, "socket");
   json_object_set_new (record, "clients", json_integer (server_clients (machine, socket)));
-  json_array_foreach (json_object_get (record, "disks"), i, disk) {
-    bool device = g_strcmp0 (jsonx_string (disk, "target_type"), "block") == 0;
-    guint64 room = target_room (jsonx_string (disk, "target"), device);
-    guint64 dirty = dirtied_since (machine, record, disk);
-    json_object_set_new (disk, "room", json_integer ((json_int_t) MIN (room, G_MAXINT64)));
-    json_object_set_new (disk, "dirty", json_integer ((json_int_t) dirty));
-    const json_t *node = jsonx_find (nodes, "node-name", jsonx_string (disk, "image"));
-    guint64 used = jsonx_uint (json_object_get (node, "image"), "actual-size");
-    if (node != NULL)
-      json_object_set_new (disk, "done", json_integer ((json_int_t) used));
-    bool found = node != NULL || jsonx_bool (record, "staged"); /* a daemon of ours has them */
-    counts->running += found;
-    counts->missing += !found;
-  }
-  return nodes != NULL;
+  if (!scratch_look (machine, record, &counts->missing, errp))
+    return false;
+  counts->running = (unsigned) json_array_size (json_object_get (record, "disks"));
+  counts->running -= MIN (counts->missing, counts->running);
+  return true;
 }
 
 bool
@@ -225,7 +197,7 @@ job_look (QmpMachine *machine, json_t *record, JobCounts *counts, TmkError **err
 {
   *counts = (JobCounts){ 0 };
   if (job_is_exported (record))
-    return look_at_scratch (machine, record, counts, errp);
+    return look_at_exported (machine, record, counts, errp);
   g_autoptr (json_t) jobs = qmp_query_jobs (machine->client, errp);
   if (jobs == NULL)
     return false;
@@ -316,12 +288,12 @@ target_running_full (const json_t *record)
 bool
 job_act (QmpMachine *machine, json_t *record, const JobCounts *counts, TmkError **errp)
 {
+  /* A pull is not probed while it is exported, see pull_probe(), and cannot stop the guest. */
+  if (job_is_exported (record) && counts->missing == 0)
+    return true;
   g_autoptr (TmkError) trouble = guest_in_trouble (machine, record);
   if (trouble != NULL)
     return job_fail (machine, record, "failed", trouble, errp);
-  /* A pull is not probed while it is exported: see pull_probe(). */
-  if (job_is_exported (record) && counts->missing == 0)
-    return true;
   g_autoptr (TmkError) failure = failure_of (record);
   if (failure == NULL && counts->missing > 0)
     error_set (&failure, DOMAIN, TMK_ERR_GONE, 0,
@@ -477,6 +449,9 @@ bring_up_to_date (QmpMachine *machine, json_t *record, bool act, TmkError **errp
     return !act || job_end (machine, record, errp);
   if (record_in_phase (record, "starting"))
     return !act || job_end_interrupted (machine, record, errp);
+  /* A pull that is exported does not need QEMU's disks, see hv/qmp/scratch.h. */
+  if (act && !job_is_exported (record) && !machine_refresh (machine, errp))
+    return false;
   return job_look (machine, record, &counts, errp)
          && (!act || job_act (machine, record, &counts, errp));
 }
@@ -492,34 +467,11 @@ job_read (QmpMachine *machine, TmkError **errp)
   return record;
 }
 
-/* QEMU looks at the scratch files in its main loop when it is asked for its nodes, so on a storage
- * that hangs the question would freeze it. Whoever looks after a pull asks the storage first and is
- * the one that hangs; all but for the moment between the two. */
-static void
-wait_for_scratch (const QmpMachine *machine)
-{
-  if (machine->state == NULL)
-    return; /* the first look */
-  g_autoptr (json_t) record = state_read (machine->state, "job", NULL);
-  size_t i;
-  json_t *disk;
-  if (!jsonx_bool (record, "pull"))
-    return;
-  json_array_foreach (json_object_get (record, "disks"), i, disk) {
-    struct statx st;
-    const char *path = jsonx_string (disk, "target");
-    /* Only that it answers matters, and not from a cache. */
-    if (path != NULL)
-      (void) statx (AT_FDCWD, path, AT_STATX_FORCE_SYNC, STATX_BASIC_STATS, &st);
-  }
-}
-
 TmkJobStatus *
 machine_job_status (TmkDomain *domain, bool act, TmkError **errp)
 {
   QmpMachine *machine = (QmpMachine *) domain;
-  wait_for_scratch (machine);
-  if (!machine_enter (machine, ENTER_GONE_TOO, errp))
+  if (!machine_enter (machine, ENTER_LOOK, errp))
     return NULL;
   g_autoptr (TmkError) err = NULL;
   g_autoptr (TmkJobStatus) status = NULL;
@@ -541,7 +493,7 @@ char *
 machine_job_xml (TmkDomain *domain, unsigned flags, TmkError **errp)
 {
   QmpMachine *machine = (QmpMachine *) domain;
-  if (!machine_enter (machine, ENTER_GONE_TOO, errp))
+  if (!machine_enter (machine, ENTER_LOOK, errp))
     return NULL;
   g_autoptr (TmkError) err = NULL;
   g_autoptr (json_t) record = job_read (machine, &err);

@@ -5,6 +5,7 @@
 #include "util/testpoint.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/wait.h>
@@ -17,6 +18,11 @@
 /* Where the kernel counts CPU time in ticks, QEMU's measurement fails now and then. */
 #define ATTEMPTS 20
 #define MEASUREMENT_FAILED "accurate CPU usage"
+
+/* By a name that qemu-img cannot remove: where it fails it removes what it was to format, and the
+ * next attempt would make another file, which is not the one that we made. */
+#define TARGET_FD 3
+#define TARGET_PATH "/proc/self/fd/3"
 
 const char *
 luks_driver_of (const JobDisk *disk)
@@ -97,15 +103,15 @@ why_of (const char *said, const char *target)
 /* Runs `argv` with `input` as its standard input. False where it could not be run; else `*ok` tells
  * whether it did what it should, and `*said` gets what it wrote to its standard error. */
 static bool
-run (const char *const *argv, int input, bool *ok, char **said, TmkError **errp)
+run (const char *const *argv, int input, int target, bool *ok, char **said, TmkError **errp)
 {
   g_autoptr (GError) gerror = NULL;
   GPid pid;
-  int err_fd;
+  int err_fd, as = TARGET_FD;
   if (!g_spawn_async_with_pipes_and_fds (
           NULL, argv, NULL,
           G_SPAWN_SEARCH_PATH | G_SPAWN_DO_NOT_REAP_CHILD | G_SPAWN_STDOUT_TO_DEV_NULL, NULL, NULL,
-          input, -1, -1, NULL, NULL, 0, &pid, NULL, NULL, &err_fd, &gerror)) {
+          input, -1, -1, &target, &as, 1, &pid, NULL, NULL, &err_fd, &gerror)) {
     error_set (errp, DOMAIN, TMK_ERR_UNSUPPORTED, 0, "cannot format it: %s", gerror->message);
     error_hint (errp, "encrypted targets are formatted by QEMU's qemu-img: install it");
     *said = NULL;
@@ -140,26 +146,33 @@ luks_format (const JobDisk *disk, const char *backing_name, GBytes *passphrase, 
   g_autofree char *options = make_options (disk, backing_name);
   g_autofree char *size = g_strdup_printf ("%" G_GUINT64_FORMAT, disk->size);
   /* -u: the backing file is only named, never opened. */
-  const char *argv[] = { "qemu-img",   "create",
-                         "-q",         "-u",
-                         "--object",   "secret,id=passphrase,file=/dev/stdin",
-                         "-f",         luks_driver_of (disk),
-                         "-o",         options,
-                         disk->target, size,
+  const char *argv[] = { "qemu-img",  "create",
+                         "-q",        "-u",
+                         "--object",  "secret,id=passphrase,file=/dev/stdin",
+                         "-f",        luks_driver_of (disk),
+                         "-o",        options,
+                         TARGET_PATH, size,
                          NULL };
   int input = passphrase_file (passphrase, errp);
   if (input < 0)
     return false;
+  int target = open (disk->target, O_RDWR | O_CLOEXEC);
+  if (target < 0) {
+    error_set_errno (errp, DOMAIN, errno, "cannot open it");
+    close (input);
+    return false;
+  }
   g_autofree char *said = g_strdup (MEASUREMENT_FAILED);
   bool ran = true, ok = false;
   testpoint ("luks-format");
   for (int i = 0; i < ATTEMPTS && ran && !ok && strstr (said, MEASUREMENT_FAILED) != NULL; i++) {
     g_free (said);
-    ran = run (argv, input, &ok, &said, errp);
+    ran = run (argv, input, target, &ok, &said, errp);
   }
   testpoint ("luks-formatted");
   close (input);
+  close (target);
   if (ran && !ok)
-    error_set (errp, DOMAIN, TMK_ERR_IO, 0, "%s", why_of (said, disk->target));
+    error_set (errp, DOMAIN, TMK_ERR_IO, 0, "%s", why_of (said, TARGET_PATH));
   return ok;
 }

@@ -4,6 +4,7 @@
 
 #include "hv/qmp/bitmaps.h"
 #include "hv/qmp/job.h"
+#include "hv/qmp/scratch.h"
 #include "qmp/commands.h"
 #include "util/fsx.h"
 
@@ -97,8 +98,16 @@ machine_refresh (QmpMachine *machine, TmkError **errp)
   return true;
 }
 
+/* A pull whose scratch does not answer must not be made worse, see hv/qmp/scratch.h. */
 static bool
-enter_live (QmpMachine *machine, TmkError **errp)
+may_ask (QmpMachine *machine, TmkError **errp)
+{
+  g_autoptr (json_t) record = state_read (machine->state, "job", NULL);
+  return scratch_answers (record, errp);
+}
+
+static bool
+enter_live (QmpMachine *machine, EnterMode mode, TmkError **errp)
 {
   g_autofree char *key = NULL;
   if (!identify (machine, &key, errp))
@@ -113,7 +122,10 @@ enter_live (QmpMachine *machine, TmkError **errp)
     g_free (machine->key);
     machine->key = g_steal_pointer (&key);
   }
-  return machine_refresh (machine, errp) && job_do_pending (machine, errp);
+  if (mode == ENTER_LOOK)
+    return true;
+  return may_ask (machine, errp) && machine_refresh (machine, errp)
+         && job_do_pending (machine, errp);
 }
 
 /* The lock comes before the monitor, so that processes of ours never meet 'monitor busy'. The key
@@ -145,14 +157,12 @@ machine_enter (QmpMachine *machine, EnterMode mode, TmkError **errp)
   QmpOptions options = { .greeting_timeout_ms = machine->monitor_timeout_ms };
   g_autoptr (TmkError) err = NULL;
   machine->client = qmp_client_open (machine->address, &options, &err);
-  if (machine->client != NULL && enter_live (machine, &err))
+  if (machine->client != NULL && enter_live (machine, mode, &err))
     return true;
   g_clear_pointer (&machine->client, qmp_client_free);
   bool gone = tmk_error_code (err) == TMK_ERR_GONE || tmk_error_code (err) == TMK_ERR_NOT_FOUND;
-  if (mode == ENTER_GONE_TOO && gone && machine->state != NULL) {
+  if (mode != ENTER_LIVE && gone && machine->state != NULL) {
     g_clear_pointer (&machine->disks, g_ptr_array_unref);
-    if (machine->def == NULL)
-      machine->def = domain_def_new ();
     return true;
   }
   error_propagate (errp, g_steal_pointer (&err));
@@ -353,7 +363,13 @@ machine_free (TmkDomain *domain)
 static const TmkDomainDef *
 machine_def (TmkDomain *domain)
 {
-  return ((QmpMachine *) domain)->def;
+  QmpMachine *machine = (QmpMachine *) domain;
+  /* Where that fails there is nothing to tell of. */
+  if (machine->def == NULL && machine_enter (machine, ENTER_GONE_TOO, NULL))
+    machine_leave (machine);
+  if (machine->def == NULL)
+    machine->def = domain_def_new ();
+  return machine->def;
 }
 
 static int
@@ -411,7 +427,7 @@ tmk_domain_open_qmp (const char *addr, const TmkDomainOptions *options, TmkError
   machine->monitor_timeout_ms = options->monitor_timeout_ms;
   if (options->domain != NULL)
     machine->given = domain_def_copy (options->domain);
-  if (!machine_enter (machine, ENTER_GONE_TOO, errp))
+  if (!machine_enter (machine, ENTER_LOOK, errp))
     return NULL;
   machine_leave (machine);
   return g_steal_pointer (&domain);

@@ -26,8 +26,8 @@ typedef struct {
   /* known since the last enter */
   char *key, *name, *uuid;
   State *state;
-  GPtrArray *disks;  /* of QmpDisk*; NULL where QEMU is gone */
-  TmkDomainDef *def; /* the same for alignment; never NULL */
+  GPtrArray *disks;  /* of QmpDisk*; NULL where QEMU is gone or was not asked */
+  TmkDomainDef *def; /* the same for alignment; NULL until QEMU was asked */
 
   /* while entered */
   QmpClient *client; /* NULL where QEMU is gone */
@@ -41,6 +41,7 @@ typedef struct {
 typedef enum {
   ENTER_LIVE,     /* QEMU must answer */
   ENTER_GONE_TOO, /* or have left a state behind */
+  ENTER_LOOK,     /* the same, and QEMU is not asked for its disks */
 } EnterMode;
 
 bool machine_enter (QmpMachine *machine, EnterMode mode, TmkError **errp);

@@ -61,6 +61,8 @@ job_plan_free (JobPlan *plan)
   g_free (plan->tls);
   g_free (plan->tls_folder);
   g_free (plan->socket_folder);
+  g_free (plan->socket);
+  g_free (plan->relay);
   g_free (plan);
 }
 

@@ -14,6 +14,7 @@
 #define DOMAIN "hv"
 #define CBW_TIMEOUT_S 45 /* a scratch that hangs stalls a guest write at most so long */
 #define PROBE_BYTES 65536
+#define BITMAP_GRANULARITY 65536 /* the filter's own is no finer */
 
 static bool
 has_quirk (QmpMachine *machine, QmpQuirk quirk)
@@ -32,6 +33,16 @@ add_filter (QmpMachine *machine, const JobPlan *plan, const JobDisk *disk, TmkEr
                    "on-cbw-error", "break-snapshot", "cbw-timeout",
                    plan->scratch_timeout != 0 ? (int) plan->scratch_timeout : CBW_TIMEOUT_S);
   return qmp_blockdev_add (machine->client, options, errp);
+}
+
+/* Notes what the guest writes, for scratch_look(). It goes with the filter. */
+static bool
+add_bitmap (QmpMachine *machine, const JobDisk *disk, TmkError **errp)
+{
+  return qmp_run (machine->client, "block-dirty-bitmap-add",
+                  json_pack ("{s:s, s:s, s:i}", "node", disk->filter_node, "name",
+                             disk->filter_node, "granularity", BITMAP_GRANULARITY),
+                  errp);
 }
 
 static bool
@@ -107,7 +118,8 @@ pull_start (QmpMachine *machine, const JobPlan *plan, const TmkBeginOptions *opt
   if (!tls_start (machine, plan, errp))
     return false;
   for (guint i = 0; i < plan->disks->len; i++)
-    if (!add_filter (machine, plan, g_ptr_array_index (plan->disks, i), errp))
+    if (!add_filter (machine, plan, g_ptr_array_index (plan->disks, i), errp)
+        || !add_bitmap (machine, g_ptr_array_index (plan->disks, i), errp))
       return false;
 
   Quiesce quiesce;
@@ -121,7 +133,7 @@ pull_start (QmpMachine *machine, const JobPlan *plan, const TmkBeginOptions *opt
   for (guint i = 0; i < plan->disks->len; i++)
     if (!add_snapshot (machine, g_ptr_array_index (plan->disks, i), errp))
       return false;
-  if (!server_start (machine, plan->def->server, plan->tls, errp))
+  if (!server_start (machine, plan, errp))
     return false;
   record_set_server_started (record);
   for (guint i = 0; i < plan->disks->len; i++)

@@ -26,6 +26,7 @@ disk_to_json (const JobDisk *disk)
   json_object_set_new (entry, "file", jsonx_string_or_null (disk->file_node));
   json_object_set_new (entry, "image", jsonx_string_or_null (disk->format_node));
   json_object_set_new (entry, "snapshot", jsonx_string_or_null (disk->snapshot_node));
+  json_object_set_new (entry, "filter", jsonx_string_or_null (disk->filter_node));
   json_object_set_new (entry, "export", jsonx_string_or_null (disk->export_name));
   json_object_set_new (entry, "exportbitmap",
                        jsonx_string_or_null (disk->export_name != NULL ? disk->bitmap : NULL));
@@ -59,12 +60,14 @@ append_exports (json_t *log, const JobPlan *plan)
   }
   if (plan->tls != NULL)
     json_array_append_new (log, undo_secret (plan->tls));
-  json_array_append_new (
-      log, undo_server (server->socket, server->name, server->port, plan->tls != NULL));
+  json_array_append_new (log, undo_server (plan->socket, server->name, server->port,
+                                           plan->tls != NULL, plan->relay != NULL));
   for (guint i = 0; i < plan->disks->len; i++) {
     const JobDisk *disk = g_ptr_array_index (plan->disks, i);
-    json_array_append_new (log, undo_export (disk->export_id, server->socket));
+    json_array_append_new (log, undo_export (disk->export_id, plan->socket));
   }
+  if (plan->relay != NULL)
+    json_array_append_new (log, undo_relay (plan->relay));
 }
 
 /* In the order in which things are made, so that its reverse is the order to take them back. */
@@ -121,9 +124,7 @@ record_new (QmpMachine *machine, const JobPlan *plan, const char *owner, bool ma
   json_object_set_new (record, "owner", jsonx_string_or_null (owner));
   json_object_set_new (record, "phase", json_string ("starting"));
   json_object_set_new (record, "pull", json_boolean (plan->def->pull));
-  json_object_set_new (
-      record, "socket",
-      jsonx_string_or_null (plan->def->server != NULL ? plan->def->server->socket : NULL));
+  json_object_set_new (record, "socket", jsonx_string_or_null (plan->socket));
   json_object_set_new (record, "staged", json_boolean (plan->staged));
   json_object_set_new (record, "pidfile", jsonx_string_or_null (pidfile));
   json_object_set_new (record, "address", jsonx_string_or_null (machine->address));
@@ -161,16 +162,30 @@ record_set_phase (json_t *record, const char *phase)
   json_object_set_new (record, "phase", json_string (phase));
 }
 
+static void
+set_error (json_t *result, const TmkError *err)
+{
+  json_object_set_new (result, "code", json_string (tmk_error_code_name (tmk_error_code (err))));
+  json_object_set_new (result, "message", jsonx_string_or_null (tmk_error_message (err)));
+  json_object_set_new (result, "hint", jsonx_string_or_null (tmk_error_hint (err)));
+}
+
 void
 record_set_result (json_t *record, const char *state, const TmkError *err)
 {
   json_t *result = json_pack ("{s:s}", "state", state);
-  if (err != NULL) {
-    json_object_set_new (result, "code", json_string (tmk_error_code_name (tmk_error_code (err))));
-    json_object_set_new (result, "message", jsonx_string_or_null (tmk_error_message (err)));
-    json_object_set_new (result, "hint", jsonx_string_or_null (tmk_error_hint (err)));
-  }
+  if (err != NULL)
+    set_error (result, err);
   json_object_set_new (record, "result", result);
+  (void) json_object_del (record, "trouble"); /* there may be none */
+}
+
+void
+record_set_trouble (json_t *record, const TmkError *err)
+{
+  json_t *trouble = json_object ();
+  set_error (trouble, err);
+  json_object_set_new (record, "trouble", trouble);
 }
 
 void
@@ -184,10 +199,9 @@ record_set_quiesced (json_t *record, Quiesce *quiesce, const TmkBeginOptions *op
   json_object_set_new (record, "frozen_us", json_integer ((json_int_t) frozen_us));
 }
 
-TmkError *
-record_error (const json_t *record)
+static TmkError *
+get_error (const json_t *result)
 {
-  const json_t *result = json_object_get (record, "result");
   const char *message = jsonx_string (result, "message");
   if (message == NULL)
     return NULL;
@@ -197,6 +211,18 @@ record_error (const json_t *record)
   if (hint != NULL)
     error_hint (&err, "%s", hint);
   return err;
+}
+
+TmkError *
+record_error (const json_t *record)
+{
+  return get_error (json_object_get (record, "result"));
+}
+
+TmkError *
+record_trouble (const json_t *record)
+{
+  return get_error (json_object_get (record, "trouble"));
 }
 
 void
@@ -288,6 +314,11 @@ record_to_status (const json_t *record)
   shown->frozen_us = jsonx_uint (record, "frozen_us");
   shown->error = hv_arena_string (arena, jsonx_string (result, "message"));
   shown->hint = hv_arena_string (arena, jsonx_string (result, "hint"));
+  if (result == NULL) {
+    const json_t *trouble = json_object_get (record, "trouble");
+    shown->error = hv_arena_string (arena, jsonx_string (trouble, "message"));
+    shown->hint = hv_arena_string (arena, jsonx_string (trouble, "hint"));
+  }
   const json_t *clients = json_object_get (record, "clients");
   shown->clients = json_is_integer (clients) ? (int) json_integer_value (clients) : -1;
   shown->n_disks = json_array_size (entries);

@@ -31,6 +31,10 @@ void record_set_phase (json_t *record, const char *phase);
 /* Writes down how the job ended; `err` is NULL for "done". */
 void record_set_result (json_t *record, const char *state, const TmkError *err);
 
+/* Why a job that runs is not good any more, as far as is known; not kept. */
+void record_set_trouble (json_t *record, const TmkError *err);
+TmkError *record_trouble (const json_t *record);
+
 /* Thaws the guest, and notes how that went. */
 void record_set_quiesced (json_t *record, Quiesce *quiesce, const TmkBeginOptions *options);
 

@@ -2,12 +2,12 @@
 /* hv/qmp/server.c: see hv/qmp/server.h. */
 #include "hv/qmp/server.h"
 
+#include "hv/relay.h"
 #include "qmp/schema.h"
 #include "util/fsx.h"
+#include "util/testpoint.h"
 
 #include <errno.h>
-#include <netdb.h>
-#include <netinet/in.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -19,50 +19,60 @@
 #define DOMAIN "hv"
 #define FIRST_PORT 10809 /* NBD's own, and those above */
 #define PORTS 1000
+/* QEMU has one NBD server, so these are of use only once. */
+#define SOCKET_FD "tmk-nbd"
+#define LIFE_FD "tmk-nbd-life"
 #define NEGOTIATION_S 11 /* QEMU's handshake timer is 10 s */
 
 /* --- before it is started -------------------------------------------------------------------- */
 
 static bool
-port_is_free (const char *host, unsigned port)
+port_is_free (const char *host, unsigned port, TmkError **errp)
 {
-  g_autofree char *service = g_strdup_printf ("%u", port);
-  struct addrinfo hints = { .ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE };
-  struct addrinfo *list = NULL;
-  if (getaddrinfo (host, service, &hints, &list) != 0)
+  RelayListener listener;
+  if (!relay_listen (&listener, host, port, errp))
     return false;
-  int fd = socket (list->ai_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
-  int one = 1;
-  bool is_free = fd >= 0 && setsockopt (fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one) == 0
-                 && bind (fd, list->ai_addr, list->ai_addrlen) == 0;
-  if (fd >= 0)
-    close (fd);
-  freeaddrinfo (list);
-  return is_free;
+  relay_listener_close (&listener);
+  return true;
 }
 
 static bool
-choose_port (BackupServer *server, TmkError **errp)
+check_port (BackupServer *server, TmkError **errp)
 {
-  for (unsigned port = FIRST_PORT; server->port == 0 && port < FIRST_PORT + PORTS; port++)
-    if (port_is_free (server->name, port))
-      server->port = port;
   if (server->port != 0)
-    return true;
+    return port_is_free (server->name, server->port, errp);
+  for (unsigned port = FIRST_PORT; port < FIRST_PORT + PORTS; port++) {
+    g_autoptr (TmkError) err = NULL;
+    if (port_is_free (server->name, port, &err)) {
+      server->port = port;
+      return true;
+    }
+    if (tmk_error_code (err) != TMK_ERR_BUSY) {
+      error_propagate (errp, g_steal_pointer (&err));
+      return false;
+    }
+  }
   error_set (errp, DOMAIN, TMK_ERR_BUSY, 0, "no free port for the NBD server on '%s'",
              server->name);
-  error_hint (errp, "is that an address of this host? Name a port: <server port='…'/>");
+  error_hint (errp, "name a port: <server port='…'/>");
+  return false;
+}
+
+static bool
+check_length (const char *path, TmkError **errp)
+{
+  if (strlen (path) < sizeof ((struct sockaddr_un *) NULL)->sun_path)
+    return true;
+  error_set (errp, DOMAIN, TMK_ERR_INVALID, 0, "the socket's path '%s' is too long", path);
+  error_hint (errp, "a unix socket's path has at most 107 bytes");
   return false;
 }
 
 static bool
 check_socket (const char *path, TmkError **errp)
 {
-  if (strlen (path) >= sizeof ((struct sockaddr_un *) NULL)->sun_path) {
-    error_set (errp, DOMAIN, TMK_ERR_INVALID, 0, "the socket's path '%s' is too long", path);
-    error_hint (errp, "a unix socket's path has at most 107 bytes");
+  if (!check_length (path, errp))
     return false;
-  }
   if (access (path, F_OK) == 0) {
     error_set (errp, DOMAIN, TMK_ERR_EXISTS, EEXIST, "the socket '%s' exists already", path);
     error_hint (errp, "remove it if nothing listens there, or choose another path");
@@ -80,10 +90,33 @@ may_freeze (const QmpMachine *machine, bool tls)
          || (tls && qmp_has_quirk (version, QUIRK_NBD_TLS_STOP_FREEZE));
 }
 
-bool
-server_check (QmpMachine *machine, BackupServer *server, bool staged, TmkError **errp)
+/* QEMU is passed a socket of ours to listen on, which takes a monitor on a unix socket. */
+static bool
+plan_relay (QmpMachine *machine, JobPlan *plan, TmkError **errp)
 {
-  bool tls = server->tls == 1;
+  pid_t pid;
+  uid_t uid;
+  gid_t gid;
+  bool tls = plan->tls != NULL;
+  if (qmp_client_peer (machine->client, &pid, &uid, &gid)) {
+    plan->socket = state_file (machine->state, "nbd");
+    plan->relay = state_file (machine->state, "relay");
+    return check_length (plan->socket, errp);
+  }
+  if (!may_freeze (machine, tls))
+    return true;
+  error_set (errp, DOMAIN, TMK_ERR_UNSUPPORTED, 0,
+             "this QEMU could freeze with its guest when an NBD server on TCP%s is stopped",
+             tls ? " with TLS" : "");
+  error_hint (errp, "reach the monitor by a unix socket (--qmp /…), or use <server"
+                    " transport='unix' socket='/…'/>");
+  return false;
+}
+
+bool
+server_check (QmpMachine *machine, JobPlan *plan, TmkError **errp)
+{
+  BackupServer *server = plan->def->server;
   if (server->transport == BACKUP_SERVER_FD) {
     error_set (errp, DOMAIN, TMK_ERR_UNSUPPORTED, 0,
                "transport='fd' needs a caller that can pass"
@@ -91,42 +124,84 @@ server_check (QmpMachine *machine, BackupServer *server, bool staged, TmkError *
     error_hint (errp, "use transport='unix' or transport='tcp'");
     return false;
   }
-  if (server->transport == BACKUP_SERVER_UNIX)
+  if (server->transport == BACKUP_SERVER_UNIX) {
+    plan->socket = g_strdup (server->socket);
     return check_socket (server->socket, errp);
-  if (may_freeze (machine, tls) && !staged) {
-    error_set (errp, DOMAIN, TMK_ERR_UNSUPPORTED, 0,
-               "this QEMU could freeze with its guest when an NBD server on TCP%s is stopped",
-               tls ? " with TLS" : "");
-    error_hint (errp, "use <server transport='unix' socket='/…'/>");
-    return false;
   }
-  if (server->port == 0)
-    return choose_port (server, errp);
-  if (port_is_free (server->name, server->port))
-    return true;
-  error_set (errp, DOMAIN, TMK_ERR_BUSY, 0, "cannot listen on port %u of '%s'", server->port,
-             server->name);
-  error_hint (errp, "is it in use, or that no address of this host? Leave the port out to get a"
-                    " free one");
-  return false;
+  return (plan->staged || plan_relay (machine, plan, errp)) && check_port (server, errp);
 }
 
 /* --- starting and stopping ------------------------------------------------------------------- */
 
-bool
-server_start (QmpMachine *machine, const BackupServer *server, const char *tls, TmkError **errp)
+/* A listening socket at `path`, where there may be one that a killed process has left; or -1. */
+static int
+listen_privately (const char *path, TmkError **errp)
 {
-  json_t *addr;
-  if (server->transport == BACKUP_SERVER_UNIX) {
-    addr = json_pack ("{s:s, s:{s:s}}", "type", "unix", "data", "path", server->socket);
-  } else {
-    g_autofree char *port = g_strdup_printf ("%u", server->port);
-    addr = json_pack ("{s:s, s:{s:s, s:s}}", "type", "inet", "data", "host", server->name, "port",
-                      port);
-  }
-  json_t *start = json_pack ("{s:o}", "addr", addr);
-  if (tls != NULL)
-    json_object_set_new (start, "tls-creds", json_string (tls));
+  struct sockaddr_un address = { .sun_family = AF_UNIX };
+  g_strlcpy (address.sun_path, path, sizeof address.sun_path);
+  if (!fsx_remove (path, errp))
+    return -1;
+  testpoint ("listen");
+  int fd = socket (AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  bool ok = fd >= 0 && bind (fd, (struct sockaddr *) &address, sizeof address) == 0
+            && listen (fd, SOMAXCONN) == 0;
+  testpoint ("listen:done");
+  if (ok)
+    return fd;
+  error_set_errno (errp, DOMAIN, errno, "cannot listen at '%s'", path);
+  if (fd >= 0)
+    close (fd);
+  return -1;
+}
+
+/* Gives QEMU what it listens on and the relay's life line. */
+static bool
+pass_socket (QmpMachine *machine, const char *path, int life, TmkError **errp)
+{
+  int fd = listen_privately (path, errp);
+  bool ok = fd >= 0 && qmp_pass_fd (machine->client, LIFE_FD, life, errp)
+            && qmp_pass_fd (machine->client, SOCKET_FD, fd, errp);
+  if (fd >= 0)
+    close (fd);
+  return ok;
+}
+
+static bool
+start_relay (QmpMachine *machine, const JobPlan *plan, TmkError **errp)
+{
+  const BackupServer *server = plan->def->server;
+  RelayListener listener;
+  if (!relay_listen (&listener, server->name, server->port, errp))
+    return false;
+  int life = relay_start (&listener, plan->socket, plan->relay, errp);
+  relay_listener_close (&listener);
+  bool ok = life >= 0 && pass_socket (machine, plan->socket, life, errp);
+  if (life >= 0)
+    close (life); /* QEMU has it now, or the relay ends */
+  return ok;
+}
+
+static json_t *
+address_of (const JobPlan *plan)
+{
+  const BackupServer *server = plan->def->server;
+  if (plan->relay != NULL)
+    return json_pack ("{s:s, s:{s:s}}", "type", "fd", "data", "str", SOCKET_FD);
+  if (plan->socket != NULL)
+    return json_pack ("{s:s, s:{s:s}}", "type", "unix", "data", "path", plan->socket);
+  g_autofree char *port = g_strdup_printf ("%u", server->port);
+  return json_pack ("{s:s, s:{s:s, s:s}}", "type", "inet", "data", "host", server->name, "port",
+                    port);
+}
+
+bool
+server_start (QmpMachine *machine, const JobPlan *plan, TmkError **errp)
+{
+  if (plan->relay != NULL && !start_relay (machine, plan, errp))
+    return false;
+  json_t *start = json_pack ("{s:o}", "addr", address_of (plan));
+  if (plan->tls != NULL)
+    json_object_set_new (start, "tls-creds", json_string (plan->tls));
   if (qmp_run (machine->client, "nbd-server-start", start, errp))
     return true;
   error_prefix (errp, "cannot start QEMU's NBD server");
@@ -222,6 +297,14 @@ server_clients (QmpMachine *machine, const char *socket)
   return socket != NULL ? (int) look_at_socket (machine, socket).clients : -1;
 }
 
+/* Descriptors that no command of QEMU's has used up; that it has none of them is no failure. */
+static void
+forget_passed (QmpMachine *machine)
+{
+  (void) qmp_run (machine->client, "closefd", json_pack ("{s:s}", "fdname", LIFE_FD), NULL);
+  (void) qmp_run (machine->client, "closefd", json_pack ("{s:s}", "fdname", SOCKET_FD), NULL);
+}
+
 /* Is a server there that this job has started? Where the job does not remember (whoever began it
  * was killed), what it listens on tells: QEMU's server may be somebody else's. */
 static bool
@@ -233,9 +316,13 @@ is_ours (QmpMachine *machine, const json_t *entry)
   g_autofree char *instance = machine_instance (machine);
   if (started != NULL)
     return *started == '\0' || instance == NULL || g_str_equal (started, instance);
+  if (jsonx_bool (entry, "relayed")) {
+    forget_passed (machine); /* now the server alone would keep it open */
+    return look_at_socket (machine, socket).listens;
+  }
   if (socket != NULL)
     return access (socket, F_OK) == 0 || look_at_socket (machine, socket).listens;
-  return host == NULL || !port_is_free (host, (unsigned) jsonx_uint (entry, "port"));
+  return host == NULL || !port_is_free (host, (unsigned) jsonx_uint (entry, "port"), NULL);
 }
 
 bool
@@ -243,6 +330,8 @@ server_stop (QmpMachine *machine, const json_t *entry, TmkError **errp)
 {
   const char *socket = jsonx_string (entry, "socket");
   bool ours = machine->client != NULL && is_ours (machine, entry);
+  if (ours && jsonx_bool (entry, "relayed"))
+    forget_passed (machine);
   /* A QEMU that was killed leaves the socket. */
   if (socket != NULL && access (socket, F_OK) == 0 && !fsx_remove (socket, errp))
     return false;

@@ -205,21 +205,50 @@ staging_export (QmpMachine *machine, json_t *record, TmkError **errp)
 
 /* --- its end --------------------------------------------------------------------------------- */
 
-/* The process that `pidfile` names if it is our daemon: it has the pidfile on its command line. */
+/* What follows `option` on the command line of process `pid`, or NULL. */
+static char *
+option_of (const char *pid, const char *option)
+{
+  size_t len;
+  g_autofree char *path = g_build_filename ("/proc", pid, "cmdline", NULL);
+  g_autofree char *line = fsx_read_file (path, 1 << 20, &len, NULL);
+  bool named = false;
+  for (const char *word = line; word != NULL && word < line + len; word += strlen (word) + 1) {
+    if (named)
+      return g_strdup (word);
+    named = g_str_equal (word, option);
+  }
+  return NULL;
+}
+
+/* The process of our daemon, 0: none. By its command line: a file may be lost, or name a process
+ * that is another today. */
 static pid_t
 daemon_of (const char *pidfile)
 {
-  size_t len;
-  g_autofree char *text = fsx_read_file (pidfile, 64, &len, NULL);
-  pid_t pid = text != NULL ? (pid_t) g_ascii_strtoll (text, NULL, 10) : 0;
-  if (pid <= 0)
-    return 0;
-  g_autofree char *path = g_strdup_printf ("/proc/%ld/cmdline", (long) pid);
-  g_autofree char *line = fsx_read_file (path, 1 << 20, &len, NULL);
-  for (const char *word = line; word != NULL && word < line + len; word += strlen (word) + 1)
-    if (g_str_equal (word, pidfile))
-      return pid;
+  const char *name;
+  g_autoptr (GDir) dir = g_dir_open ("/proc", 0, NULL);
+  while (dir != NULL && (name = g_dir_read_name (dir)) != NULL) {
+    g_autofree char *its = g_ascii_isdigit (*name) ? option_of (name, "--pidfile") : NULL;
+    if (g_strcmp0 (its, pidfile) == 0)
+      return (pid_t) g_ascii_strtoll (name, NULL, 10);
+  }
   return 0;
+}
+
+char *
+staging_daemon_socket (const char *pidfile)
+{
+  g_autofree char *pid = g_strdup_printf ("%ld", (long) daemon_of (pidfile));
+  g_autofree char *server = option_of (pid, "--nbd-server");
+  g_autoptr (json_t) options = server != NULL ? json_loads (server, 0, NULL) : NULL;
+  return g_strdup (jsonx_string (json_object_get (options, "addr"), "path"));
+}
+
+bool
+staging_daemon_lives (const char *pidfile)
+{
+  return daemon_of (pidfile) != 0;
 }
 
 bool

@@ -26,5 +26,12 @@ bool staging_start (QmpMachine *machine, const JobPlan *plan, const TmkBeginOpti
 /* The copies are complete: takes them from QEMU and starts the daemon. `record` changes. */
 bool staging_export (QmpMachine *machine, json_t *record, TmkError **errp);
 
-/* Ends the daemon that wrote `pidfile`, if it is there, and removes its socket (NULL: TCP). */
+/* Is the daemon there that was told to write `pidfile`? */
+bool staging_daemon_lives (const char *pidfile);
+
+/* The unix socket that it listens on, or NULL: TCP, or there is none. Free with g_free(). */
+char *staging_daemon_socket (const char *pidfile);
+
+/* Ends the daemon that was told to write `pidfile`, if it is there, and removes its socket (NULL:
+ * TCP). */
 bool staging_end_daemon (const char *pidfile, const char *socket, TmkError **errp);

@@ -4,6 +4,7 @@
 
 #include "hv/qmp/server.h"
 #include "hv/qmp/staging.h"
+#include "hv/relay.h"
 #include "qmp/commands.h"
 #include "util/fsx.h"
 #include "util/testpoint.h"
@@ -68,10 +69,16 @@ undo_drive (const char *device, const char *filter, const char *node, const char
 }
 
 json_t *
-undo_server (const char *socket, const char *host, unsigned port, bool tls)
+undo_server (const char *socket, const char *host, unsigned port, bool tls, bool relayed)
 {
-  return json_pack ("{s:s, s:s?, s:s?, s:i, s:b}", "op", "server", "socket", socket, "host", host,
-                    "port", (int) port, "tls", tls);
+  return json_pack ("{s:s, s:s?, s:s?, s:i, s:b, s:b}", "op", "server", "socket", socket, "host",
+                    host, "port", (int) port, "tls", tls, "relayed", relayed);
+}
+
+json_t *
+undo_relay (const char *lock)
+{
+  return json_pack ("{s:s, s:s}", "op", "relay", "lock", lock);
 }
 
 json_t *
@@ -279,6 +286,8 @@ undo_one (QmpMachine *machine, const json_t *nodes, const json_t *entry, TmkErro
   if (g_str_equal (op, "daemon"))
     return staging_end_daemon (jsonx_string (entry, "pidfile"), jsonx_string (entry, "socket"),
                                errp);
+  if (g_str_equal (op, "relay"))
+    return relay_end (jsonx_string (entry, "lock"), errp);
   if (g_str_equal (op, "server"))
     return server_stop (machine, entry, errp);
   if (client == NULL)

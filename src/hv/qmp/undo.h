@@ -18,6 +18,8 @@
  *   {"op": "drive", "device": P, "filter": N, "node": N, "drive": ID or null}   always
  *   {"op": "server", "socket": P or null, "host": H or null, "port": N, "tls": BOOL}   always
  *     with "started": QEMU's run, once this job has started it
+ *     with "relayed": true where clients come by way of a relay
+ *   {"op": "relay", "lock": P}                         always; outlives QEMU
  *   {"op": "export", "id": ID, "socket": P or null}    always; all else only once these are gone
  *   {"op": "daemon", "pidfile": P, "socket": P or null}   always; outlives QEMU
  */
@@ -36,8 +38,11 @@ json_t *undo_job (const char *id);
 /* The device at `device` goes from `filter` back to what it was on: by the id of its -drive,
  * `drive`, where it had one, else `node`. */
 json_t *undo_drive (const char *device, const char *filter, const char *node, const char *drive);
-/* On the unix socket, or else on `host` and `port`; `tls`: with credentials. */
-json_t *undo_server (const char *socket, const char *host, unsigned port, bool tls);
+/* On the unix socket, or else on `host` and `port`; `tls`: with credentials; `relayed`: QEMU was
+ * passed the socket and a life line. */
+json_t *undo_server (const char *socket, const char *host, unsigned port, bool tls, bool relayed);
+/* Found by its lock, see hv/relay.h. */
+json_t *undo_relay (const char *lock);
 /* `socket`: where its clients are, or NULL for TCP. */
 json_t *undo_export (const char *id, const char *socket);
 json_t *undo_daemon (const char *pidfile, const char *socket);
