@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * tidemark/block_sink.h: what a restore writes: a raw file, a block device or an NBD export.
+ * tidemark/block_sink.h: what a restore writes: a raw file, a qcow2 image, a block device or an NBD
+ * export.
  *
  * Writes may come from several threads at once, in any order, each byte at most once; ranges are
  * in bytes and within the sink's size (TMK_ERR_USAGE beyond). Only tmk_block_sink_close() makes a
@@ -25,8 +26,16 @@ typedef struct TmkBlockSink TmkBlockSink;
  * there is anything of that name. */
 TmkBlockSink *tmk_block_sink_create_file (const char *path, uint64_t size, TmkError **errp);
 
-/* Opens a block device for writing, alone: TMK_ERR_BUSY where it is mounted or in use;
- * TMK_ERR_INVALID where it is no block device. */
+/* Creates the qcow2 image `path` of a disk of `size` bytes (up to 1 PiB), mode 0600 less umask:
+ * version 3, clusters of 64 KiB, no backing file; what is never written takes no room. The disk
+ * that it shows ends at a whole sector of 512 bytes. Until it is closed the file is no qcow2 image.
+ *
+ * Only whole clusters can be written: each range begins at a multiple of 64 KiB, and ends at one or
+ * at the disk's end; else TMK_ERR_USAGE. TMK_ERR_EXISTS where there is anything of that name. */
+TmkBlockSink *tmk_block_sink_create_qcow2 (const char *path, uint64_t size, TmkError **errp);
+
+/* Opens a block device for writing, alone: TMK_ERR_BUSY where it is mounted or in use, by QEMU,
+ * say; TMK_ERR_INVALID where it is no block device. */
 TmkBlockSink *tmk_block_sink_open_device (const char *path, TmkError **errp);
 
 /* Opens a writable NBD export; see tmk_block_source_open_nbd(). TMK_ERR_DENIED where it is

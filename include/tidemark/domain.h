@@ -16,6 +16,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <tidemark/backup_def.h>
+#include <tidemark/block_source.h>
 #include <tidemark/checkpoint_def.h>
 #include <tidemark/domain_def.h>
 #include <tidemark/error.h>
@@ -67,10 +68,13 @@ typedef struct {
   const char *format; /* "qcow2", … or NULL */
   const char *source; /* file or device, or QEMU's description of it; or NULL */
   uint64_t size;      /* bytes the guest sees; 0 for an empty drive */
-  bool read_only, removable, empty, iothread;
+  bool read_only, removable, empty, firmware, iothread;
   bool eligible;       /* can it be backed up? */
   const char *why_not; /* if not, why; else NULL */
   unsigned chain;      /* images in the backing chain */
+  /* Their paths, top first: those of files and devices, absolute; NULL for what is neither. */
+  size_t n_images;
+  const char *const *images;
   size_t n_bitmaps;
   const TmkBitmapInfo *const *bitmaps;
 } TmkDiskInfo;
@@ -102,19 +106,20 @@ typedef struct {
   const char *incremental; /* the checkpoint it starts from, or NULL */
   const char *target;      /* the image written */
   const char *format;
-  const char *backing;     /* the image named as backing file of the target, or NULL */
-  const char *state;       /* "running", "complete", "failed", "cancelled" */
-  uint64_t done, total;    /* bytes: copied of a push, used and most of a pull's scratch */
-  const char *error;       /* QEMU's words, or NULL */
-  const char *export_name; /* pull: by which clients find it */
-  uint64_t dirty;          /* pull: bytes that the guest changed since (not of a staged one) */
-  uint64_t room;           /* pull: bytes that the scratch may still grow by */
+  const char *backing;       /* the image named as backing file of the target, or NULL */
+  const char *state;         /* "running", "complete", "failed", "cancelled" */
+  uint64_t done, total;      /* bytes: copied of a push, used and most of a pull's scratch */
+  const char *error;         /* QEMU's words, or NULL */
+  const char *export_name;   /* pull: by which clients find it */
+  uint64_t dirty;            /* pull: bytes that the guest changed since (not of a staged one) */
+  uint64_t room;             /* pull: bytes that the scratch may still grow by */
   const char *export_bitmap; /* pull, incremental: the map of what changed */
 } TmkJobDisk;
 
 typedef struct {
   TmkJobState state;
-  const char *id; /* of the run; NULL for NONE */
+  const char *id;    /* of the run; NULL for NONE */
+  const char *owner; /* TmkBeginOptions.owner; or NULL */
   bool pull;
   const char *checkpoint;       /* the new checkpoint, or NULL */
   int64_t started_us, ended_us; /* since the epoch; ended is 0 while it runs */
@@ -123,8 +128,8 @@ typedef struct {
   uint64_t pause_us;            /* how long the disks were held still at the job's instant */
   bool quiesced;                /* the guest's file systems were frozen at the job's instant … */
   uint64_t frozen_us;           /* … for how long */
-  const char *error, *hint;     /* of a failed job, or a running pull that cannot end well; or NULL */
-  int clients; /* pull: connected to the exports; -1 where that cannot be told */
+  const char *error, *hint; /* of a failed job, or a running pull that cannot end well; or NULL */
+  int clients;              /* pull: connected to the exports; -1 where that cannot be told */
   size_t n_disks;
   const TmkJobDisk *const *disks;
 } TmkJobStatus;
@@ -133,6 +138,8 @@ void tmk_job_status_free (TmkJobStatus *status);
 
 /* Zero every field that is not set. */
 typedef struct {
+  /* Who begins the job, if it is not the user: a backup, say, that a later one cleans up behind. */
+  const char *owner;
   bool no_space_check;          /* begin even where the targets' file systems look too small */
   bool reuse_external;          /* targets exist already and are used as they are */
   bool compress;                /* write compressed clusters (qcow2 without encryption) */
@@ -185,6 +192,15 @@ TmkJobStatus *tmk_domain_poll_job (TmkDomain *domain, TmkError **errp);
  * Done once more, it gives the same answer. A push job ends by itself: TMK_ERR_UNSUPPORTED. */
 bool tmk_domain_end (TmkDomain *domain, TmkError **errp);
 
+/* Opens one disk of the running pull job as of the job's instant, over the job's NBD server. Of an
+ * incremental disk the source knows what is dirty since its checkpoint; `options->dirty_context`
+ * is ignored. `options` (may be NULL) has the client's credentials where the definition asks for
+ * TLS. TMK_ERR_NOT_FOUND where no pull job runs or `disk` does not take part; else as
+ * tmk_block_source_open_nbd(). The source is no part of the domain, and must be gone before
+ * tmk_domain_end(). */
+TmkBlockSource *tmk_domain_open_disk (TmkDomain *domain, const char *disk,
+                                      const TmkNbdOptions *options, TmkError **errp);
+
 /* Cancels the running job, or cleans up behind one that was cut off; everything is as before
  * begin. TMK_ERR_NOT_FOUND where there is no job. */
 bool tmk_domain_abort (TmkDomain *domain, TmkError **errp);
@@ -227,6 +243,12 @@ char *tmk_domain_checkpoint_xml (TmkDomain *domain, const char *name, unsigned f
  * `children` they are deleted too. */
 bool tmk_domain_checkpoint_delete (TmkDomain *domain, const char *name, bool children,
                                    TmkError **errp);
+
+/* Removes the checkpoint from these disks only (`disks` ends in NULL), whatever the state of its
+ * bitmaps. A disk that does not have it, or is not there, is no error. When no disk has it any more
+ * its description goes too, and its children move to its parent. TMK_ERR_BUSY where a job runs. */
+bool tmk_domain_checkpoint_delete_from (TmkDomain *domain, const char *name,
+                                        const char *const *disks, TmkError **errp);
 
 #ifdef __cplusplus
 }

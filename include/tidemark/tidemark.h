@@ -3,6 +3,7 @@
 #ifndef TIDEMARK_TIDEMARK_H
 #define TIDEMARK_TIDEMARK_H
 
+#include <tidemark/backup.h>
 #include <tidemark/backup_def.h>
 #include <tidemark/block_sink.h>
 #include <tidemark/block_source.h>
@@ -10,6 +11,8 @@
 #include <tidemark/domain.h>
 #include <tidemark/domain_def.h>
 #include <tidemark/error.h>
+#include <tidemark/repository.h>
+#include <tidemark/restore.h>
 #include <tidemark/xml.h>
 
 #endif

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* blk/file_sink.c: a new raw file or a block device as a block sink. See <tidemark/block_sink.h>.
  * No state but the descriptor; any thread. */
+#include "blk/new_file.h"
 #include "blk/sink.h"
 
 #include "util/fsx.h"
@@ -24,23 +25,7 @@ typedef struct {
 static bool
 file_write (TmkBlockSink *sink, uint64_t offset, const void *data, size_t length, TmkError **errp)
 {
-  FileSink *self = (FileSink *) sink;
-  const char *p = data;
-  while (length > 0) {
-    ssize_t n = pwrite (self->fd, p, length, (off_t) offset);
-    if (n < 0 && errno == EINTR)
-      continue;
-    if (n <= 0) {
-      error_set_errno (errp, DOMAIN, n < 0 ? errno : EIO,
-                       "'%s': cannot write %zu bytes at %" G_GUINT64_FORMAT, sink->name, length,
-                       offset);
-      return false;
-    }
-    p += n;
-    offset += (uint64_t) n;
-    length -= (size_t) n;
-  }
-  return true;
+  return new_file_write (((FileSink *) sink)->fd, sink->name, offset, data, length, errp);
 }
 
 static bool
@@ -69,12 +54,7 @@ file_zero (TmkBlockSink *sink, uint64_t offset, uint64_t length, TmkError **errp
 static bool
 file_flush (TmkBlockSink *sink, TmkError **errp)
 {
-  FileSink *self = (FileSink *) sink;
-  testpoint ("sink-flush");
-  if (fdatasync (self->fd) == 0)
-    return true;
-  error_set_errno (errp, DOMAIN, errno, "'%s': cannot flush", sink->name);
-  return false;
+  return new_file_sync (((FileSink *) sink)->fd, sink->name, errp);
 }
 
 static bool
@@ -90,23 +70,13 @@ file_finish (TmkBlockSink *sink, TmkError **errp)
   return true;
 }
 
-/* Removes the file that was created, unless another one has taken its place. */
-static void
-undo_create (FileSink *self)
-{
-  struct stat ours, there;
-  if (fstat (self->fd, &ours) == 0 && lstat (self->sink.name, &there) == 0
-      && ours.st_dev == there.st_dev && ours.st_ino == there.st_ino)
-    (void) unlink (self->sink.name); /* nothing more can be done about it */
-}
-
 static void
 file_free (TmkBlockSink *sink)
 {
   FileSink *self = (FileSink *) sink;
   if (self->fd >= 0) {
     if (self->created)
-      undo_create (self);
+      new_file_remove (self->fd, sink->name);
     close (self->fd);
   }
   g_free (self);
@@ -138,22 +108,37 @@ tmk_block_sink_create_file (const char *path, uint64_t size, TmkError **errp)
                path, size);
     return NULL;
   }
-  testpoint ("sink-create");
-  self->fd = open (path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-  if (self->fd < 0) {
-    error_set_errno (errp, DOMAIN, errno, "cannot create '%s'", path);
+  self->fd = new_file_create (path, errp);
+  if (self->fd < 0)
     return NULL;
-  }
   self->created = true;
   sink->size = size;
   sink->is_zero = true;
-  testpoint ("sink-created");
   if (ftruncate (self->fd, (off_t) size) != 0) {
     error_set_errno (errp, DOMAIN, errno, "cannot make '%s' %" G_GUINT64_FORMAT " bytes long", path,
                      size);
     return NULL;
   }
   return g_steal_pointer (&sink);
+}
+
+/* QEMU does not open devices with O_EXCL. It says what it does with an image, and what others may
+ * not do, by locks on single bytes from 100 and 200 on (source: QEMU, block/file-posix.c). */
+#define QEMU_LOCKS 100
+#define QEMU_LOCKS_LENGTH 200
+
+/* Nobody else has the device, and, where locks can be had, nobody gets it while we do. */
+static bool
+keep_qemu_out (FileSink *self, TmkError **errp)
+{
+  struct flock lock = {
+    .l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = QEMU_LOCKS, .l_len = QEMU_LOCKS_LENGTH
+  };
+  if (fcntl (self->fd, F_OFD_SETLK, &lock) == 0 || (errno != EAGAIN && errno != EACCES))
+    return true;
+  error_set (errp, DOMAIN, TMK_ERR_BUSY, EBUSY, "'%s' is in use by QEMU", self->sink.name);
+  error_hint (errp, "shut the virtual machine down that has it, or name another device");
+  return false;
 }
 
 TmkBlockSink *
@@ -176,6 +161,8 @@ tmk_block_sink_open_device (const char *path, TmkError **errp)
     error_set_errno (errp, DOMAIN, errno, "cannot open '%s'", path);
     return NULL;
   }
+  if (!keep_qemu_out (self, errp))
+    return NULL;
   if (ioctl (self->fd, BLKGETSIZE64, &sink->size) != 0) {
     error_set_errno (errp, DOMAIN, errno, "cannot tell the size of '%s'", path);
     return NULL;

@@ -65,20 +65,6 @@ parse_bandwidth (const char *text, guint64 *bytes)
   return true;
 }
 
-static TmkBackupDef *
-read_backup (const CliArgs *args, const char *file)
-{
-  size_t len;
-  g_autoptr (TmkError) err = NULL;
-  g_autofree char *xml = cli_read (args, file, &len);
-  if (xml == NULL)
-    return NULL;
-  TmkBackupDef *def = tmk_backup_def_parse (xml, len, file, TMK_XML_PUBLIC, &err);
-  if (def == NULL)
-    cli_fail (args, err);
-  return def;
-}
-
 static TmkCheckpointDef *
 read_checkpoint (const CliArgs *args, const char *file)
 {
@@ -203,7 +189,7 @@ begin (const CliArgs *args, const BeginArgs *given)
     return cli_usage ("begin", "'%d' is no time to wait for the agent: 1 to %d seconds",
                       given->agent_timeout, MAX_AGENT_TIMEOUT_S);
 
-  g_autoptr (TmkBackupDef) def = read_backup (args, args->rest[0]);
+  g_autoptr (TmkBackupDef) def = cli_read_backup (args, args->rest[0]);
   if (def == NULL)
     return EXIT_FAILED;
   g_autoptr (TmkCheckpointDef) checkpoint = NULL;

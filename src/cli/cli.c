@@ -20,6 +20,7 @@ cli_args_clear (CliArgs *args)
   g_free (args->qmp);
   g_free (args->domain_xml);
   g_free (args->state_dir);
+  g_free (args->repository);
   g_strfreev (args->rest);
   *args = (CliArgs){ 0 };
 }
@@ -35,21 +36,46 @@ cli_usage (const char *verb, const char *format, ...)
   return EXIT_USAGE;
 }
 
-bool
-cli_parse (int argc, char **argv, const char *verb, const char *parameters, const char *summary,
-           const GOptionEntry *own, CliArgs *args, guint min, guint max, int *rc)
+#define MAX_SHARED 8
+
+/* The options that verbs share, those that this one takes. */
+static void
+collect_shared (CliTakes takes, const char *parameters, CliArgs *args, GOptionEntry *out)
 {
-  const GOptionEntry shared[] = {
-    { "qmp", 0, 0, G_OPTION_ARG_FILENAME, &args->qmp, "QMP socket of a running QEMU", "ADDR" },
-    { "domain-xml", 0, 0, G_OPTION_ARG_FILENAME, &args->domain_xml,
-      "libvirt <domain> document that names the disks", "FILE" },
-    { "state-dir", 0, 0, G_OPTION_ARG_FILENAME, &args->state_dir,
-      "where jobs and checkpoints are remembered", "DIR" },
-    { "json", 0, 0, G_OPTION_ARG_NONE, &args->json, "print JSON", NULL },
-    { "quiet", 'q', 0, G_OPTION_ARG_NONE, &args->quiet, "show no progress", NULL },
-    { G_OPTION_REMAINING, 0, 0, G_OPTION_ARG_FILENAME_ARRAY, &args->rest, NULL, parameters },
-    G_OPTION_ENTRY_NULL,
+  const struct {
+    CliTakes takes; /* 0: any */
+    GOptionEntry entry;
+  } all[] = {
+    { CLI_REPOSITORY,
+      { "repository", 'r', 0, G_OPTION_ARG_FILENAME, &args->repository,
+        "the repository; else $TIDEMARK_REPO", "REPO" } },
+    { CLI_DOMAIN,
+      { "qmp", 0, 0, G_OPTION_ARG_FILENAME, &args->qmp, "QMP socket of a running QEMU", "ADDR" } },
+    { CLI_DOMAIN,
+      { "domain-xml", 0, 0, G_OPTION_ARG_FILENAME, &args->domain_xml,
+        "libvirt <domain> document that names the disks", "FILE" } },
+    { CLI_DOMAIN,
+      { "state-dir", 0, 0, G_OPTION_ARG_FILENAME, &args->state_dir,
+        "where jobs and checkpoints are remembered", "DIR" } },
+    { 0, { "json", 0, 0, G_OPTION_ARG_NONE, &args->json, "print JSON", NULL } },
+    { 0, { "quiet", 'q', 0, G_OPTION_ARG_NONE, &args->quiet, "show no progress", NULL } },
+    { 0, { G_OPTION_REMAINING, 0, 0, G_OPTION_ARG_FILENAME_ARRAY, &args->rest, NULL, parameters } },
   };
+  G_STATIC_ASSERT (G_N_ELEMENTS (all) < MAX_SHARED); /* and one that ends the list */
+  size_t n = 0;
+  for (size_t i = 0; i < G_N_ELEMENTS (all); i++)
+    if (all[i].takes == 0 || (all[i].takes & takes) != 0)
+      out[n++] = all[i].entry;
+  out[n] = (GOptionEntry) G_OPTION_ENTRY_NULL;
+}
+
+bool
+cli_parse_for (CliTakes takes, int argc, char **argv, const char *verb, const char *parameters,
+               const char *summary, const GOptionEntry *own, CliArgs *args, guint min, guint max,
+               int *rc)
+{
+  GOptionEntry shared[MAX_SHARED];
+  collect_shared (takes, parameters, args, shared);
   if (cli_is_describe (argc, argv)) {
     cli_describe_options (verb, parameters, shared, own);
     *rc = EXIT_DONE;
@@ -77,6 +103,9 @@ cli_parse (int argc, char **argv, const char *verb, const char *parameters, cons
   }
   if (args->rest == NULL)
     args->rest = g_new0 (char *, 1);
+  const char *named = g_getenv ("TIDEMARK_REPO");
+  if ((takes & CLI_REPOSITORY) != 0 && args->repository == NULL && named != NULL && *named != '\0')
+    args->repository = g_strdup (named);
   guint n = g_strv_length (args->rest);
   if (n < min || n > max) {
     *rc = n < min ? cli_usage (verb, "too few arguments: %s", parameters)
@@ -84,6 +113,13 @@ cli_parse (int argc, char **argv, const char *verb, const char *parameters, cons
     return false;
   }
   return true;
+}
+
+bool
+cli_parse (int argc, char **argv, const char *verb, const char *parameters, const char *summary,
+           const GOptionEntry *own, CliArgs *args, guint min, guint max, int *rc)
+{
+  return cli_parse_for (CLI_DOMAIN, argc, argv, verb, parameters, summary, own, args, min, max, rc);
 }
 
 /* --- what the verbs say of themselves --------------------------------------------------------- */
@@ -154,6 +190,20 @@ cli_read (const CliArgs *args, const char *file, size_t *len)
   return text;
 }
 
+TmkBackupDef *
+cli_read_backup (const CliArgs *args, const char *file)
+{
+  size_t len;
+  g_autoptr (TmkError) err = NULL;
+  g_autofree char *xml = cli_read (args, file, &len);
+  if (xml == NULL)
+    return NULL;
+  TmkBackupDef *def = tmk_backup_def_parse (xml, len, file, TMK_XML_PUBLIC, &err);
+  if (def == NULL)
+    cli_fail (args, err);
+  return def;
+}
+
 TmkDomain *
 cli_open (const CliArgs *args)
 {
@@ -185,6 +235,16 @@ cli_open (const CliArgs *args)
 
 /* --- saying ---------------------------------------------------------------------------------- */
 
+json_t *
+cli_error_json (const TmkError *err)
+{
+  json_t *body = json_pack ("{s:s, s:s, s:o}", "domain", tmk_error_domain (err), "code",
+                            tmk_error_code_name (tmk_error_code (err)), "message",
+                            jsonx_string_or_null (tmk_error_message (err)));
+  json_object_set_new (body, "hint", jsonx_string_or_null (tmk_error_hint (err)));
+  return body;
+}
+
 int
 cli_fail (const CliArgs *args, const TmkError *err)
 {
@@ -192,13 +252,8 @@ cli_fail (const CliArgs *args, const TmkError *err)
   fprintf (stderr, "tidemark: error: %s\n", tmk_error_message (err));
   if (hint != NULL)
     fprintf (stderr, "hint: %s\n", hint);
-  if (args->json) {
-    json_t *body = json_pack ("{s:s, s:s, s:o}", "domain", tmk_error_domain (err), "code",
-                              tmk_error_code_name (tmk_error_code (err)), "message",
-                              jsonx_string_or_null (tmk_error_message (err)));
-    json_object_set_new (body, "hint", jsonx_string_or_null (hint));
-    cli_print_json (json_pack ("{s:o}", "error", body));
-  }
+  if (args->json)
+    cli_print_json (json_pack ("{s:o}", "error", cli_error_json (err)));
   switch (tmk_error_code (err)) {
   case TMK_ERR_USAGE:
     return EXIT_USAGE;
@@ -234,6 +289,13 @@ cli_time (gint64 us)
 {
   g_autoptr (GDateTime) time = g_date_time_new_from_unix_utc (us / G_USEC_PER_SEC);
   return time != NULL ? g_date_time_format (time, "%Y-%m-%dT%H:%M:%SZ") : g_strdup ("");
+}
+
+char *
+cli_local_time (gint64 us)
+{
+  g_autoptr (GDateTime) time = g_date_time_new_from_unix_local (us / G_USEC_PER_SEC);
+  return time != NULL ? g_date_time_format (time, "%Y-%m-%dT%H:%M:%S%:z") : g_strdup ("");
 }
 
 void

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* tidemark disks: what can be backed up, and what could start from which checkpoint. */
+/*
+ * tidemark disks: what can be backed up, what could start from which checkpoint, and what the next
+ * backup into a repository would do.
+ */
 #include "cli/cli.h"
 #include "util/jsonx.h"
 
@@ -22,8 +25,32 @@ bitmap_json (const TmkBitmapInfo *bitmap)
   return entry;
 }
 
+/* What a backup would do with the disk, or NULL. `plan` may be NULL. */
+static const TmkPointDisk *
+planned (const TmkBackupResult *plan, const char *name)
+{
+  for (size_t i = 0; plan != NULL && i < plan->point->n_disks; i++)
+    if (g_str_equal (plan->point->disks[i]->name, name))
+      return plan->point->disks[i];
+  return NULL;
+}
+
 static json_t *
-disk_json (const TmkDiskInfo *disk)
+planned_json (const TmkPointDisk *disk)
+{
+  if (disk == NULL)
+    return json_null ();
+  json_t *entry = json_object ();
+  json_object_set_new (entry, "mode", jsonx_string_or_null (disk->mode));
+  json_object_set_new (entry, "reason", jsonx_string_or_null (disk->reason));
+  json_object_set_new (entry, "read", json_integer ((json_int_t) disk->read));
+  json_object_set_new (entry, "base_point", jsonx_string_or_null (disk->base_point));
+  json_object_set_new (entry, "base_checkpoint", jsonx_string_or_null (disk->base_checkpoint));
+  return entry;
+}
+
+static json_t *
+disk_json (const TmkDiskInfo *disk, const TmkBackupResult *plan)
 {
   json_t *checkpoints = json_array ();
   for (size_t i = 0; i < disk->n_bitmaps; i++)
@@ -43,11 +70,13 @@ disk_json (const TmkDiskInfo *disk)
   json_object_set_new (entry, "eligible", json_boolean (disk->eligible));
   json_object_set_new (entry, "why_not", jsonx_string_or_null (disk->why_not));
   json_object_set_new (entry, "checkpoints", checkpoints);
+  if (plan != NULL)
+    json_object_set_new (entry, "auto", planned_json (planned (plan, disk->name)));
   return entry;
 }
 
 static void
-print_disk (const TmkDiskInfo *disk)
+print_disk (const TmkDiskInfo *disk, const TmkBackupResult *plan)
 {
   g_autofree char *size = cli_size (disk->size);
   printf ("%-12s %-8s %10s  %s\n", disk->name, disk->format != NULL ? disk->format : "-",
@@ -63,17 +92,48 @@ print_disk (const TmkDiskInfo *disk)
     else
       printf ("  checkpoint %-12s not usable: %s\n", bitmap->name, bitmap->why_not);
   }
+  const TmkPointDisk *next = planned (plan, disk->name);
+  if (next == NULL)
+    return;
+  g_autofree char *bytes = cli_size (next->read);
+  printf ("  next backup  %s, %s to read: %s\n", next->mode, bytes, next->reason);
+}
+
+/* Plans a backup; `*plan` stays NULL where no repository is named, or nothing could be backed up.
+ */
+static int
+plan_backup (const CliArgs *args, TmkDomain *domain, const TmkDiskList *list, const char *name,
+             TmkBackupResult **plan)
+{
+  int rc = EXIT_DONE;
+  g_autoptr (TmkError) err = NULL;
+  TmkBackupOptions options = { .dry_run = true, .domain_name = name };
+  bool any = false;
+  for (size_t i = 0; i < list->n_disks; i++)
+    any = any || list->disks[i]->eligible;
+  if (args->repository == NULL || !any)
+    return EXIT_DONE;
+  g_autoptr (TmkRepository) repository = cli_open_repository (args, &rc);
+  if (repository == NULL)
+    return rc;
+  *plan = tmk_backup (domain, repository, &options, &err);
+  return *plan != NULL ? EXIT_DONE : cli_fail (args, err);
 }
 
 int
 cmd_disks (int argc, char **argv)
 {
   g_auto (CliArgs) args = { 0 };
+  g_autofree char *name = NULL;
+  const GOptionEntry own[] = {
+    { "name", 0, 0, G_OPTION_ARG_STRING, &name, "what the repository calls the domain", "NAME" },
+    G_OPTION_ENTRY_NULL,
+  };
   int rc;
-  if (!cli_parse (argc, argv, "disks", NULL,
-                  "Shows the domain's disks by the names that definitions use, with their"
-                  " checkpoints.",
-                  NULL, &args, 0, 0, &rc))
+  if (!cli_parse_for (CLI_DOMAIN | CLI_REPOSITORY, argc, argv, "disks", NULL,
+                      "Shows the domain's disks by the names that definitions use, with their"
+                      " checkpoints,\nand with -r what the next backup would do with each.",
+                      own, &args, 0, 0, &rc))
     return rc;
   g_autoptr (TmkDomain) domain = cli_open (&args);
   if (domain == NULL)
@@ -82,12 +142,16 @@ cmd_disks (int argc, char **argv)
   g_autoptr (TmkDiskList) list = tmk_domain_disks (domain, &err);
   if (list == NULL)
     return cli_fail (&args, err);
+  g_autoptr (TmkBackupResult) plan = NULL;
+  rc = plan_backup (&args, domain, list, name, &plan);
+  if (rc != EXIT_DONE)
+    return rc;
   json_t *disks = json_array ();
   for (size_t i = 0; i < list->n_disks; i++) {
     if (args.json)
-      json_array_append_new (disks, disk_json (list->disks[i]));
+      json_array_append_new (disks, disk_json (list->disks[i], plan));
     else
-      print_disk (list->disks[i]);
+      print_disk (list->disks[i], plan);
   }
   if (args.json)
     cli_print_json (json_pack ("{s:o}", "disks", disks));

@@ -9,6 +9,7 @@
 
 static const Command commands[] = {
   { "disks", "show a domain's disks and their checkpoints", cmd_disks },
+  { "backup", "make a point of a domain in a repository", cmd_backup },
   { "begin", "start a backup job as a <domainbackup> document describes it", cmd_begin },
   { "status", "show the backup job", cmd_status },
   { "wait", "wait until the backup job ends", cmd_wait },
@@ -16,6 +17,13 @@ static const Command commands[] = {
   { "end", "finish a pull job", cmd_end },
   { "abort", "cancel the backup job; everything is as before", cmd_abort },
   { "checkpoint", "create, list, show and delete checkpoints", cmd_checkpoint },
+  { "init", "make a repository", cmd_init },
+  { "list", "list the points of a repository", cmd_list },
+  { "show", "show everything about a point", cmd_show },
+  { "diff", "show what differs between two points", cmd_diff },
+  { "restore", "restore disks of a point", cmd_restore },
+  { "verify", "read points back, and tell what is damaged", cmd_verify },
+  { "stats", "show what a repository holds and takes", cmd_stats },
   { "xml", "validate, align and format documents", cmd_xml },
 };
 

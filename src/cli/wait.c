@@ -6,58 +6,27 @@
  * busy for a while. Any number of them may run at once: each look is made under the domain's lock.
  */
 #include "cli/cli.h"
+#include "cli/progress.h"
 
 #include <stdio.h>
-#include <unistd.h>
 
 #define LOOK_FIRST_US 10000
 #define LOOK_EVERY_US 150000
-#define SAY_EVERY_US (5 * G_USEC_PER_SEC)
 #define PATIENCE_US (15 * G_USEC_PER_SEC)
 #define GUARD_PATIENCE_US (600 * G_USEC_PER_SEC)
-#define BAR 20
-
-typedef struct {
-  bool tty;
-  unsigned lines; /* drawn last time */
-  gint64 said_at;
-} Progress;
-
-static void
-draw_disk (const TmkJobDisk *disk)
-{
-  char bar[BAR + 1];
-  double part = disk->total > 0 ? (double) disk->done / (double) disk->total : 0;
-  for (int i = 0; i < BAR; i++)
-    bar[i] = i < (int) (part * BAR) ? '#' : '.';
-  bar[BAR] = '\0';
-  g_autofree char *done = cli_size (disk->done);
-  g_autofree char *total = cli_size (disk->total);
-  fprintf (stderr, "\033[K%-10s [%s] %3d%%  %s of %s\n", disk->name, bar, (int) (part * 100), done,
-           total);
-}
 
 static void
 show_progress (Progress *progress, const TmkJobStatus *status)
 {
-  gint64 now = g_get_monotonic_time ();
-  g_autofree char *speed = cli_size (status->speed);
-  guint64 left = status->total > status->done ? status->total - status->done : 0;
-  if (progress->tty) {
-    if (progress->lines > 0)
-      fprintf (stderr, "\033[%uA", progress->lines);
-    for (size_t i = 0; i < status->n_disks; i++)
-      draw_disk (status->disks[i]);
-    fprintf (stderr, "\033[K%s/s", speed);
-    if (status->speed > 0)
-      fprintf (stderr, ", about %" G_GUINT64_FORMAT " s left", left / status->speed);
-    fputc ('\n', stderr);
-    progress->lines = (unsigned) status->n_disks + 1;
-  } else if (now - progress->said_at >= SAY_EVERY_US) {
-    g_autofree char *done = cli_size (status->done);
-    g_autofree char *total = cli_size (status->total);
-    fprintf (stderr, "tidemark: %s of %s, %s/s\n", done, total, speed);
-    progress->said_at = now;
+  for (size_t i = 0; i < status->n_disks; i++) {
+    const TmkJobDisk *disk = status->disks[i];
+    ProgressPart part = {
+      .name = disk->name,
+      .done = disk->done,
+      .total = disk->total,
+      .finished = g_strcmp0 (disk->state, "complete") == 0,
+    };
+    progress_update (progress, &part);
   }
 }
 
@@ -72,37 +41,45 @@ may_pass (const TmkError *err)
 static int
 wait_for_job (const CliArgs *args, TmkDomain *domain, bool guard)
 {
-  Progress progress = { .tty = isatty (STDERR_FILENO), .said_at = g_get_monotonic_time () };
+  g_autoptr (TmkError) err = NULL;
+  g_autoptr (TmkJobStatus) status = NULL;
+  g_autoptr (Progress) progress = progress_new (args->quiet || guard);
+  gint64 patience = guard ? GUARD_PATIENCE_US : PATIENCE_US;
   gint64 well_at = g_get_monotonic_time ();
+  bool interrupted = false, shown = false;
   /* A short job is noticed soon, a long one is not looked at more than needed. */
   for (gulong pause_us = LOOK_FIRST_US;; pause_us = MIN (pause_us * 5 / 4, LOOK_EVERY_US)) {
-    g_autoptr (TmkError) err = NULL;
-    g_autoptr (TmkJobStatus) status = tmk_domain_poll_job (domain, &err);
+    g_clear_pointer (&err, tmk_error_free);
+    g_clear_pointer (&status, tmk_job_status_free);
+    status = tmk_domain_poll_job (domain, &err);
     gint64 now = g_get_monotonic_time ();
-    gint64 patience = guard ? GUARD_PATIENCE_US : PATIENCE_US;
-    if (status == NULL && !(may_pass (err) && now - well_at < patience))
-      return cli_fail (args, err);
-    if (status != NULL) {
+    if (status != NULL)
       well_at = now;
-      if (status->state == TMK_JOB_NONE) {
-        error_set (&err, "cli", TMK_ERR_NOT_FOUND, 0, "there is no backup job");
-        error_hint (&err, "start one with 'tidemark begin'");
-        return cli_fail (args, err);
-      }
-      if (status->state != TMK_JOB_RUNNING) {
-        if (progress.lines > 0)
-          show_progress (&progress, status);
-        return cli_report_job (args, status);
-      }
-      if (!args->quiet && !guard)
-        show_progress (&progress, status);
-    }
-    if (cli_interrupted ()) {
-      fprintf (stderr, "tidemark: no longer waiting; the job goes on\n");
-      return EXIT_INTERRUPTED;
-    }
+    else if (!may_pass (err) || now - well_at >= patience)
+      break;
+    bool running = status != NULL && status->state == TMK_JOB_RUNNING;
+    if (running || (status != NULL && shown))
+      show_progress (progress, status);
+    shown = shown || running;
+    if (status != NULL && !running)
+      break;
+    interrupted = cli_interrupted ();
+    if (interrupted)
+      break;
     g_usleep (pause_us);
   }
+  g_clear_pointer (&progress, progress_free); /* before anything is said of the end */
+  if (interrupted) {
+    fprintf (stderr, "tidemark: no longer waiting; the job goes on\n");
+    return EXIT_INTERRUPTED;
+  }
+  if (status != NULL && status->state != TMK_JOB_NONE)
+    return cli_report_job (args, status);
+  if (status != NULL) {
+    error_set (&err, "cli", TMK_ERR_NOT_FOUND, 0, "there is no backup job");
+    error_hint (&err, "start one with 'tidemark begin'");
+  }
+  return cli_fail (args, err);
 }
 
 int

@@ -6,7 +6,7 @@
  * Look-ups go through hash tables: a domain may have a thousand disks. The order of the checks is
  * libvirt's, so that a document with two faults gives the same complaint.
  */
-#include "conf/backup_priv.h"
+#include "conf/backup_def.h"
 #include "conf/domain_def.h"
 #include "util/error.h"
 

@@ -5,7 +5,7 @@
  * The public form is validated against the schema before it is read here; the internal form is
  * not. The reader below checks every field all the same, so that it needs no schema to be safe.
  */
-#include "conf/backup_priv.h"
+#include "conf/backup_def.h"
 #include "conf/schema.h"
 #include "conf/storage_xml.h"
 #include "conf/xml_doc.h"

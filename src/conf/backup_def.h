@@ -55,6 +55,9 @@ struct TmkBackupDef {
 
 const char *backup_mode_name (BackupMode mode); /* "full", "incremental"; NULL for DEFAULT */
 
+/* Appends a disk of that name that takes no part yet; owned by `def`. */
+BackupDisk *backup_def_add_disk (TmkBackupDef *def, const char *name);
+
 BackupDisk *backup_def_find_disk (const TmkBackupDef *def, const char *name);
 
 G_DEFINE_AUTOPTR_CLEANUP_FUNC (TmkBackupDef, tmk_backup_def_free)

@@ -145,6 +145,14 @@ tmk_domain_poll_job (TmkDomain *domain, TmkError **errp)
   return domain->driver->job_status (domain, true, errp);
 }
 
+TmkBlockSource *
+tmk_domain_open_disk (TmkDomain *domain, const char *disk, const TmkNbdOptions *options,
+                      TmkError **errp)
+{
+  static const TmkNbdOptions none;
+  return domain->driver->open_disk (domain, disk, options != NULL ? options : &none, errp);
+}
+
 bool
 tmk_domain_end (TmkDomain *domain, TmkError **errp)
 {
@@ -180,4 +188,17 @@ bool
 tmk_domain_checkpoint_delete (TmkDomain *domain, const char *name, bool children, TmkError **errp)
 {
   return domain->driver->checkpoint_delete (domain, name, children, errp);
+}
+
+bool
+tmk_domain_checkpoint_delete_from (TmkDomain *domain, const char *name, const char *const *disks,
+                                   TmkError **errp)
+{
+  return domain->driver->checkpoint_delete_from (domain, name, disks, errp);
+}
+
+int
+hv_reserve (TmkDomain *domain, TmkError **errp)
+{
+  return domain->driver->reserve (domain, errp);
 }

@@ -16,6 +16,8 @@
 typedef struct {
   const char *name; /* "qmp" */
   void (*free) (TmkDomain *domain);
+  /* For hv_reserve(). */
+  int (*reserve) (TmkDomain *domain, TmkError **errp);
   const TmkDomainDef *(*def) (TmkDomain *domain);
   TmkDiskList *(*disks) (TmkDomain *domain, TmkError **errp);
   /* `def` is the caller's: align a copy. `options` is never NULL. */
@@ -24,6 +26,8 @@ typedef struct {
   char *(*job_xml) (TmkDomain *domain, unsigned flags, TmkError **errp);
   /* With `act` the due work is done too: tmk_domain_poll_job(). */
   TmkJobStatus *(*job_status) (TmkDomain *domain, bool act, TmkError **errp);
+  TmkBlockSource *(*open_disk) (TmkDomain *domain, const char *disk, const TmkNbdOptions *options,
+                                TmkError **errp);
   bool (*end) (TmkDomain *domain, TmkError **errp);
   bool (*abort) (TmkDomain *domain, TmkError **errp);
   TmkCheckpointList *(*checkpoints) (TmkDomain *domain, TmkError **errp);
@@ -31,11 +35,18 @@ typedef struct {
                              char **name, TmkError **errp);
   char *(*checkpoint_xml) (TmkDomain *domain, const char *name, unsigned flags, TmkError **errp);
   bool (*checkpoint_delete) (TmkDomain *domain, const char *name, bool children, TmkError **errp);
+  bool (*checkpoint_delete_from) (TmkDomain *domain, const char *name, const char *const *disks,
+                                  TmkError **errp);
 } HvDriver;
 
 struct TmkDomain {
   const HvDriver *driver;
 };
+
+/* The domain is the caller's, among those that reserve it, until the descriptor returned is given
+ * to fsx_unlock() or the process ends. -1 with TMK_ERR_BUSY where another process has it. So one
+ * backup can tell what another one is doing from what one that was killed has left. */
+int hv_reserve (TmkDomain *domain, TmkError **errp);
 
 /* Tells the caller of begin something that stops nothing; nowhere if it does not listen. */
 void hv_warn (const TmkBeginOptions *options, const char *format, ...) G_GNUC_PRINTF (2, 3);

@@ -3,6 +3,7 @@
  * hv/state.h: what is remembered of a domain between processes and across reboots.
  *
  *   STATE/domains/KEY/lock             held by whoever changes something
+ *   STATE/domains/KEY/reserved         held by a backup as long as it takes
  *   STATE/domains/KEY/job.json         the running (or interrupted) job
  *   STATE/domains/KEY/last.json        the last job that ended
  *   STATE/domains/KEY/daemon.pid       of the qemu-storage-daemon that serves a staged pull

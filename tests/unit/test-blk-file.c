@@ -264,6 +264,62 @@ test_sink_given_up (void)
   remove_folder (folder);
 }
 
+/* A device gets what is written, unless QEMU has it; and while we have it QEMU does not get it. */
+static void
+test_device (void)
+{
+  g_autofree char *folder = make_folder ();
+  g_autofree char *path = g_build_filename (folder, "backing", NULL);
+  g_autofree char *attach = g_strdup_printf ("losetup -f --show '%s'", path);
+  g_autofree char *device = NULL;
+  g_autofree guint8 *image = make_image (path);
+  int status = 1;
+  if (!g_file_set_contents (path, (char *) image, 4 << 20, NULL)
+      || !g_spawn_command_line_sync (attach, &device, NULL, &status, NULL) || status != 0) {
+    g_test_skip ("no loop device can be had");
+    remove_folder (folder);
+    return;
+  }
+  g_strstrip (device);
+  g_autofree char *detach = g_strdup_printf ("losetup -d '%s'", device);
+  g_autoptr (TmkError) err = NULL;
+  TmkBlockSink *sink = tmk_block_sink_open_device (device, &err);
+  if (sink != NULL) {
+    g_assert_cmpuint (tmk_block_sink_size (sink), ==, 4 << 20);
+    g_assert_false (tmk_block_sink_is_zero (sink));
+    g_assert_true (tmk_block_sink_write (sink, 16384, image, 8192, &err));
+    g_assert_true (tmk_block_sink_zero (sink, 65536, 512, &err));
+    g_assert_true (tmk_block_sink_zero (sink, 1 << 20, 1 << 20, &err));
+    if (have_program ("qemu-io")) {
+      g_autofree char *use = g_strdup_printf ("qemu-io -f raw -c 'read 0 512' '%s'", device);
+      g_assert_true (g_spawn_command_line_sync (use, NULL, NULL, &status, NULL));
+      g_assert_cmpint (status, !=, 0);
+    }
+    g_assert_true (tmk_block_sink_close (sink, &err));
+    memcpy (image + 16384, image, 8192);
+    memset (image + 65536, 0, 512);
+    memset (image + (1 << 20), 0, 1 << 20);
+    g_autoptr (TmkBlockSource) source = tmk_block_source_open_file (device, 0, &err);
+    g_autofree guint8 *got = g_malloc (4 << 20);
+    TmkReadStats stats;
+    g_assert_true (read_image (source, NULL, got, &stats, &err));
+    g_assert_cmpmem (got, 4 << 20, image, 4 << 20);
+  }
+  if (have_program ("qemu-nbd")) {
+    g_autofree char *socket = g_build_filename (folder, "nbd", NULL);
+    g_autofree char *serve = g_strdup_printf ("qemu-nbd -t -f raw -k '%s' '%s'", socket, device);
+    GPid pid = start_process (serve);
+    wait_for_server (socket);
+    TmkError *busy = NULL;
+    g_assert_null (tmk_block_sink_open_device (device, &busy));
+    end_process (pid);
+    assert_error (&busy, TMK_ERR_BUSY, "in use by QEMU");
+  }
+  g_free (run_process (detach));
+  assert_ok (err);
+  remove_folder (folder);
+}
+
 int
 main (int argc, char **argv)
 {
@@ -276,5 +332,6 @@ main (int argc, char **argv)
   g_test_add_func ("/blk/file/cancel", test_cancel);
   g_test_add_func ("/blk/file/sink", test_sink);
   g_test_add_func ("/blk/file/sink-given-up", test_sink_given_up);
+  g_test_add_func ("/blk/file/device", test_device);
   return g_test_run ();
 }

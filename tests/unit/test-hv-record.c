@@ -55,7 +55,7 @@ make_record (bool with_checkpoint, bool makes_files)
 {
   QmpMachine machine = { .address = (char *) "unix:/run/vm" };
   g_autoptr (JobPlan) plan = make_plan (with_checkpoint);
-  return record_new (&machine, plan, makes_files);
+  return record_new (&machine, plan, NULL, makes_files);
 }
 
 /* --- the record ------------------------------------------------------------------------------ */

@@ -9,6 +9,7 @@
 #include "hv/qmp/checkpoints.h"
 #include "hv/qmp/job.h"
 #include "hv/qmp/luks.h"
+#include "hv/qmp/own_socket.h"
 #include "hv/qmp/pull.h"
 #include "hv/qmp/server.h"
 #include "hv/qmp/staging.h"
@@ -171,7 +172,8 @@ static bool
 begin_steps (QmpMachine *machine, const JobPlan *plan, const TmkBeginOptions *options,
              json_t *record, TmkError **errp)
 {
-  if (!options->reuse_external && !make_files (machine, plan, record, errp))
+  if (!own_socket_make_folder (machine, plan, errp)
+      || (!options->reuse_external && !make_files (machine, plan, record, errp)))
     return false;
   for (guint i = 0; i < plan->disks->len; i++)
     if (!target_open (machine, g_ptr_array_index (plan->disks, i), options, errp))
@@ -232,8 +234,10 @@ begin_entered (QmpMachine *machine, const TmkBackupDef *def, const TmkCheckpoint
   if (known == NULL)
     return false;
   g_autoptr (JobPlan) plan = make_plan (machine, def, checkpoint, options, known, errp);
-  if (plan != NULL)
+  if (plan != NULL) {
     plan->scratch_timeout = options->scratch_timeout;
+    own_socket_choose (plan);
+  }
   if (plan == NULL || !tls_plan (plan, options, errp)
       || (plan->def->pull && !check_pull (machine, plan, errp))
       || !targets_check (plan, machine->disks, options, errp))
@@ -241,7 +245,7 @@ begin_entered (QmpMachine *machine, const TmkBackupDef *def, const TmkCheckpoint
   warn_about (plan, options);
   complete_checkpoint (plan, known);
 
-  g_autoptr (json_t) record = record_new (machine, plan, !options->reuse_external);
+  g_autoptr (json_t) record = record_new (machine, plan, options->owner, !options->reuse_external);
   if (!state_write (machine->state, "job", record, errp))
     return false;
   if (begin_steps (machine, plan, options, record, errp))

@@ -14,8 +14,8 @@
 /* --- collecting ------------------------------------------------------------------------------ */
 
 /* The bitmap by which `def` is kept on `disk`, or NULL where it does not cover it. */
-static const char *
-bitmap_on (const TmkCheckpointDef *def, const char *disk)
+const char *
+checkpoint_bitmap_on (const TmkCheckpointDef *def, const char *disk)
 {
   const CheckpointDisk *entry = checkpoint_def_find_disk (def, disk);
   return entry != NULL && entry->covered ? entry->bitmap : NULL;
@@ -27,7 +27,7 @@ total_dirty (const QmpMachine *machine, const TmkCheckpointDef *def)
   guint64 sum = 0;
   for (guint i = 0; i < machine->disks->len; i++) {
     const QmpDisk *disk = g_ptr_array_index (machine->disks, i);
-    const char *name = bitmap_on (def, disk->name);
+    const char *name = checkpoint_bitmap_on (def, disk->name);
     if (name == NULL || disk->empty)
       continue;
     g_autoptr (BitmapChain) chain = bitmap_chain_look (disk, name);
@@ -57,7 +57,7 @@ static bool
 is_described (GPtrArray *known, const char *disk, const char *name)
 {
   for (guint i = 0; i < known->len; i++)
-    if (g_strcmp0 (bitmap_on (g_ptr_array_index (known, i), disk), name) == 0)
+    if (g_strcmp0 (checkpoint_bitmap_on (g_ptr_array_index (known, i), disk), name) == 0)
       return true;
   return false;
 }
@@ -270,8 +270,8 @@ machine_checkpoints (TmkDomain *domain, TmkError **errp)
 }
 
 /* `name` among `all`, or an error. */
-static TmkCheckpointDef *
-must_find (GPtrArray *all, const char *name, TmkError **errp)
+TmkCheckpointDef *
+checkpoints_must_find (GPtrArray *all, const char *name, TmkError **errp)
 {
   TmkCheckpointDef *def = plan_known_checkpoint (all, name);
   if (def == NULL) {
@@ -288,7 +288,7 @@ machine_checkpoint_xml (TmkDomain *domain, const char *name, unsigned flags, Tmk
   if (!machine_enter (machine, ENTER_LIVE, errp))
     return NULL;
   g_autoptr (GPtrArray) all = checkpoints_collect (machine, NULL, errp);
-  TmkCheckpointDef *def = all != NULL ? must_find (all, name, errp) : NULL;
+  TmkCheckpointDef *def = all != NULL ? checkpoints_must_find (all, name, errp) : NULL;
   char *xml = NULL;
   if (def != NULL) {
     for (guint i = 0; i < def->disks->len; i++) {
@@ -308,8 +308,8 @@ machine_checkpoint_xml (TmkDomain *domain, const char *name, unsigned flags, Tmk
 
 /* --- making ---------------------------------------------------------------------------------- */
 
-static bool
-refuse_running_job (QmpMachine *machine, TmkError **errp)
+bool
+checkpoints_refuse_running_job (QmpMachine *machine, TmkError **errp)
 {
   g_autoptr (json_t) running = NULL;
   if (!job_recover (machine, &running, errp))
@@ -396,129 +396,12 @@ machine_checkpoint_create (TmkDomain *domain, const TmkCheckpointDef *given, uns
   g_autoptr (TmkCheckpointDef) def = tmk_checkpoint_def_copy (given);
   if (!machine_enter (machine, ENTER_LIVE, errp))
     return false;
-  bool ok = refuse_running_job (machine, errp);
+  bool ok = checkpoints_refuse_running_job (machine, errp);
   if (ok)
     ok = (flags & TMK_CHECKPOINT_REDEFINE) != 0 ? redefine (machine, def, errp)
                                                 : create (machine, def, errp);
   machine_leave (machine);
   if (ok && name != NULL)
     *name = g_strdup (def->name);
-  return ok;
-}
-
-/* --- deleting -------------------------------------------------------------------------------- */
-
-/* HMP's qemu-io changes that one option and keeps all others, of nodes too that QEMU made itself;
- * blockdev-reopen would have to be told every one anew, and they cannot be asked for. Whether it
- * worked shows in what is done next. */
-static void
-reopen (QmpMachine *machine, const char *node, bool writable)
-{
-  g_autofree char *line
-      = g_strdup_printf ("qemu-io %s \"reopen %s\"", node, writable ? "-w" : "-r");
-  (void) qmp_run (machine->client, "human-monitor-command",
-                  json_pack ("{s:s}", "command-line", line), NULL);
-}
-
-/* An image below the active one is open read-only: it is opened for writing for a moment. If it
- * stays writable, nothing is lost: nobody writes to it. */
-static bool
-remove_below (QmpMachine *machine, const DiskImage *image, const char *name, TmkError **errp)
-{
-  if (image->file_read_only)
-    reopen (machine, image->file_node, true);
-  reopen (machine, image->node, true);
-  bool ok = qmp_bitmap_remove (machine->client, image->node, name, errp);
-  reopen (machine, image->node, false);
-  if (image->file_read_only)
-    reopen (machine, image->file_node, false);
-  return ok;
-}
-
-static bool
-remove_bitmaps (QmpMachine *machine, const TmkCheckpointDef *def, TmkError **errp)
-{
-  for (guint i = 0; i < machine->disks->len; i++) {
-    const QmpDisk *disk = g_ptr_array_index (machine->disks, i);
-    const char *name = bitmap_on (def, disk->name);
-    for (guint j = 0; name != NULL && j < disk->chain->len; j++) {
-      const DiskImage *image = g_ptr_array_index (disk->chain, j);
-      if (disk_image_bitmap (image, name) == NULL)
-        continue;
-      bool ok = image->read_only && j > 0
-                    ? remove_below (machine, image, name, errp)
-                    : qmp_bitmap_remove (machine->client, image->node, name, errp);
-      if (!ok) {
-        error_prefix (errp, "disk '%s': cannot remove bitmap '%s' from '%s'", disk->name, name,
-                      image->filename != NULL ? image->filename : image->node);
-        error_hint (errp, "the checkpoint stays listed: try again when nothing uses the bitmap");
-        return false;
-      }
-    }
-  }
-  return true;
-}
-
-/* The children of a deleted checkpoint become its parent's. */
-static bool
-hand_over_children (QmpMachine *machine, const TmkCheckpointDef *gone, TmkError **errp)
-{
-  g_autoptr (GPtrArray) known = state_checkpoints (machine->state, errp);
-  if (known == NULL)
-    return false;
-  for (guint i = 0; i < known->len; i++) {
-    TmkCheckpointDef *child = g_ptr_array_index (known, i);
-    if (g_strcmp0 (child->parent, gone->name) != 0)
-      continue;
-    g_free (child->parent);
-    child->parent = g_strdup (gone->parent);
-    if (!state_write_checkpoint (machine->state, child, errp))
-      return false;
-  }
-  return true;
-}
-
-static bool
-delete_one (QmpMachine *machine, const TmkCheckpointDef *def, TmkError **errp)
-{
-  return remove_bitmaps (machine, def, errp) && hand_over_children (machine, def, errp)
-         && state_remove_checkpoint (machine->state, def->name, errp);
-}
-
-static bool
-delete_entered (QmpMachine *machine, const char *name, bool children, TmkError **errp)
-{
-  if (!refuse_running_job (machine, errp))
-    return false;
-  g_autoptr (GPtrArray) all = checkpoints_collect (machine, NULL, errp);
-  TmkCheckpointDef *def = all != NULL ? must_find (all, name, errp) : NULL;
-  if (def == NULL)
-    return false;
-  if (!children)
-    return delete_one (machine, def, errp);
-
-  g_autoptr (GHashTable) family = g_hash_table_new (g_str_hash, g_str_equal);
-  g_hash_table_add (family, def->name);
-  for (guint i = 0; i < all->len; i++) { /* parents come first */
-    TmkCheckpointDef *other = g_ptr_array_index (all, i);
-    if (other->parent != NULL && g_hash_table_contains (family, other->parent))
-      g_hash_table_add (family, other->name);
-  }
-  for (guint i = all->len; i-- > 0;) {
-    TmkCheckpointDef *other = g_ptr_array_index (all, i);
-    if (g_hash_table_contains (family, other->name) && !delete_one (machine, other, errp))
-      return false;
-  }
-  return true;
-}
-
-bool
-machine_checkpoint_delete (TmkDomain *domain, const char *name, bool children, TmkError **errp)
-{
-  QmpMachine *machine = (QmpMachine *) domain;
-  if (!machine_enter (machine, ENTER_LIVE, errp))
-    return false;
-  bool ok = delete_entered (machine, name, children, errp);
-  machine_leave (machine);
   return ok;
 }

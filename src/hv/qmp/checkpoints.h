@@ -18,3 +18,14 @@ GPtrArray *checkpoints_collect (QmpMachine *machine, GHashTable **rebuilt, TmkEr
 
 /* The name of the newest: the last one without children. Borrowed; NULL where there is none. */
 const char *checkpoints_current (GPtrArray *checkpoints);
+
+/* --- for hv/qmp/delete.c -------------------------------------------------------------------- */
+
+/* The bitmap by which `def` is kept on `disk`, or NULL where it does not cover it. */
+const char *checkpoint_bitmap_on (const TmkCheckpointDef *def, const char *disk);
+
+/* `name` among `all`, or an error. */
+TmkCheckpointDef *checkpoints_must_find (GPtrArray *all, const char *name, TmkError **errp);
+
+/* False with TMK_ERR_BUSY where a job runs. What a begin that was cut off left is cleaned up. */
+bool checkpoints_refuse_running_job (QmpMachine *machine, TmkError **errp);

@@ -249,8 +249,45 @@ show_bitmap (HvArena *arena, const QmpDisk *disk, const char *name)
   return info;
 }
 
+/* QEMU's folder, by which it takes relative names; NULL where that cannot be told. */
+static char *
+working_folder (QmpMachine *machine)
+{
+  g_autofree char *instance = machine_instance (machine);
+  if (instance == NULL)
+    return NULL;
+  g_autofree char *link
+      = g_strdup_printf ("/proc/%ld/cwd", (long) g_ascii_strtoll (instance, NULL, 10));
+  return g_file_read_link (link, NULL);
+}
+
+/* One that may not be what it seems is worse than none: a disk is known again by its images. */
+static char *
+image_path (const DiskImage *image, const char *folder)
+{
+  bool has_path = g_strcmp0 (image->file_driver, "file") == 0
+                  || g_strcmp0 (image->file_driver, "host_device") == 0;
+  if (!has_path || image->filename == NULL || *image->filename == '\0')
+    return NULL;
+  if (*image->filename == '/')
+    return g_strdup (image->filename);
+  return folder != NULL ? g_canonicalize_filename (image->filename, folder) : NULL;
+}
+
+static void
+show_images (HvArena *arena, const QmpDisk *disk, const char *folder, TmkDiskInfo *info)
+{
+  const char **images = hv_arena_alloc (arena, disk->chain->len * sizeof *images);
+  for (guint i = 0; i < disk->chain->len; i++) {
+    g_autofree char *path = image_path (g_ptr_array_index (disk->chain, i), folder);
+    images[i] = hv_arena_string (arena, path);
+  }
+  info->n_images = disk->chain->len;
+  info->images = images;
+}
+
 static const TmkDiskInfo *
-show_disk (HvArena *arena, const QmpDisk *disk)
+show_disk (HvArena *arena, const QmpDisk *disk, const char *folder)
 {
   TmkDiskInfo *info = hv_arena_alloc (arena, sizeof *info);
   const DiskImage *active = qmp_disk_active (disk);
@@ -265,10 +302,12 @@ show_disk (HvArena *arena, const QmpDisk *disk)
   info->read_only = disk->read_only;
   info->removable = disk->removable;
   info->empty = disk->empty;
+  info->firmware = disk->firmware;
   info->iothread = disk->iothread;
   info->why_not = qmp_disk_why_not (disk);
   info->eligible = info->why_not == NULL;
   info->chain = disk->chain->len;
+  show_images (arena, disk, folder, info);
   g_autoptr (GPtrArray) names = bitmap_names (disk);
   const TmkBitmapInfo **bitmaps = hv_arena_alloc (arena, names->len * sizeof *bitmaps);
   for (guint i = 0; i < names->len; i++)
@@ -284,6 +323,7 @@ machine_disks (TmkDomain *domain, TmkError **errp)
   QmpMachine *machine = (QmpMachine *) domain;
   if (!machine_enter (machine, ENTER_LIVE, errp))
     return NULL;
+  g_autofree char *folder = working_folder (machine);
   HvDiskList *list = g_new0 (HvDiskList, 1);
   list->arena = hv_arena_new ();
   guint n = machine->disks->len;
@@ -291,7 +331,7 @@ machine_disks (TmkDomain *domain, TmkError **errp)
   for (guint i = 0; i < n; i++) {
     QmpDisk *disk = g_ptr_array_index (machine->disks, i);
     disk->iothread = machine_in_iothread (machine, disk->qom_path);
-    disks[i] = show_disk (list->arena, disk);
+    disks[i] = show_disk (list->arena, disk, folder);
   }
   list->public_part.n_disks = n;
   list->public_part.disks = disks;
@@ -331,6 +371,25 @@ machine_def (TmkDomain *domain)
   return machine->def;
 }
 
+static int
+machine_reserve (TmkDomain *domain, TmkError **errp)
+{
+  QmpMachine *machine = (QmpMachine *) domain;
+  if (!machine_enter (machine, ENTER_LIVE, errp))
+    return -1;
+  g_autofree char *path = state_file (machine->state, "reserved");
+  TmkError *err = NULL;
+  int fd = fsx_lock (path, 0, &err);
+  if (fd < 0 && tmk_error_code (err) == TMK_ERR_BUSY) {
+    tmk_error_free (g_steal_pointer (&err));
+    error_set (errp, "hv", TMK_ERR_BUSY, 0, "another backup of this domain is under way");
+    error_hint (errp, "try again when it has ended; see 'tidemark status'");
+  }
+  error_propagate (errp, err);
+  machine_leave (machine);
+  return fd;
+}
+
 static const HvDriver qmp_driver = {
   .name = "qmp",
   .free = machine_free,
@@ -339,12 +398,15 @@ static const HvDriver qmp_driver = {
   .begin = machine_begin,
   .job_xml = machine_job_xml,
   .job_status = machine_job_status,
+  .open_disk = machine_open_disk,
   .end = machine_end,
   .abort = machine_abort,
   .checkpoints = machine_checkpoints,
   .checkpoint_create = machine_checkpoint_create,
   .checkpoint_xml = machine_checkpoint_xml,
   .checkpoint_delete = machine_checkpoint_delete,
+  .checkpoint_delete_from = machine_checkpoint_delete_from,
+  .reserve = machine_reserve,
 };
 
 TmkDomain *

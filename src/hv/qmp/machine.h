@@ -69,6 +69,8 @@ bool machine_begin (TmkDomain *domain, const TmkBackupDef *def, const TmkCheckpo
                     const TmkBeginOptions *options, TmkError **errp);
 char *machine_job_xml (TmkDomain *domain, unsigned flags, TmkError **errp);
 TmkJobStatus *machine_job_status (TmkDomain *domain, bool act, TmkError **errp);
+TmkBlockSource *machine_open_disk (TmkDomain *domain, const char *disk,
+                                   const TmkNbdOptions *options, TmkError **errp);
 bool machine_end (TmkDomain *domain, TmkError **errp);
 bool machine_abort (TmkDomain *domain, TmkError **errp);
 TmkCheckpointList *machine_checkpoints (TmkDomain *domain, TmkError **errp);
@@ -77,3 +79,5 @@ bool machine_checkpoint_create (TmkDomain *domain, const TmkCheckpointDef *def, 
 char *machine_checkpoint_xml (TmkDomain *domain, const char *name, unsigned flags, TmkError **errp);
 bool machine_checkpoint_delete (TmkDomain *domain, const char *name, bool children,
                                 TmkError **errp);
+bool machine_checkpoint_delete_from (TmkDomain *domain, const char *name, const char *const *disks,
+                                     TmkError **errp);

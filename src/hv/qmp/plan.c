@@ -60,6 +60,7 @@ job_plan_free (JobPlan *plan)
   g_clear_pointer (&plan->bitmaps, g_ptr_array_unref);
   g_free (plan->tls);
   g_free (plan->tls_folder);
+  g_free (plan->socket_folder);
   g_free (plan->socket);
   g_free (plan->relay);
   g_free (plan);

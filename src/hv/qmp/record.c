@@ -75,6 +75,8 @@ static json_t *
 undo_log (const JobPlan *plan, bool with_files, const char *pidfile)
 {
   json_t *log = json_array ();
+  if (plan->socket_folder != NULL)
+    json_array_append_new (log, undo_folder (plan->socket_folder));
   for (guint i = 0; i < plan->disks->len; i++) {
     const JobDisk *disk = g_ptr_array_index (plan->disks, i);
     if (with_files && disk->target_type == STORAGE_FILE)
@@ -108,7 +110,7 @@ undo_log (const JobPlan *plan, bool with_files, const char *pidfile)
 }
 
 json_t *
-record_new (QmpMachine *machine, const JobPlan *plan, bool makes_files)
+record_new (QmpMachine *machine, const JobPlan *plan, const char *owner, bool makes_files)
 {
   g_autofree char *instance = machine_instance (machine);
   g_autofree char *definition = tmk_backup_def_format (plan->def, TMK_XML_INTERNAL);
@@ -119,6 +121,7 @@ record_new (QmpMachine *machine, const JobPlan *plan, bool makes_files)
   json_t *record = json_object ();
   json_object_set_new (record, "format", json_integer (1));
   json_object_set_new (record, "id", json_string (plan->run));
+  json_object_set_new (record, "owner", jsonx_string_or_null (owner));
   json_object_set_new (record, "phase", json_string ("starting"));
   json_object_set_new (record, "pull", json_boolean (plan->def->pull));
   json_object_set_new (record, "socket", jsonx_string_or_null (plan->socket));
@@ -301,6 +304,7 @@ record_to_status (const json_t *record)
   const json_t *result = json_object_get (record, "result");
   const json_t *entries = json_object_get (record, "disks");
   shown->id = hv_arena_string (arena, jsonx_string (record, "id"));
+  shown->owner = hv_arena_string (arena, jsonx_string (record, "owner"));
   shown->pull = jsonx_bool (record, "pull");
   shown->checkpoint = hv_arena_string (arena, jsonx_string (record, "checkpoint_name"));
   shown->started_us = (int64_t) jsonx_uint (record, "started_us");

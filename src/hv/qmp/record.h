@@ -3,8 +3,8 @@
  * hv/qmp/record.h: a job as it is remembered between processes: `job` while it is there,
  * `last` when it has ended. A JSON object:
  *
- *   format 1, id, pull, staged, exported, pidfile, socket, clients, phase, address, instance,
- *   started_us, pause_us, ended_us, quiesced, frozen_us (where that was asked for),
+ *   format 1, id, owner, pull, staged, exported, pidfile, socket, clients, phase, address,
+ * instance, started_us, pause_us, ended_us, quiesced, frozen_us (where that was asked for),
  *   definition (aligned, internal form), checkpoint (the same, or null), checkpoint_name,
  *   disks: [{name, node, mode, incremental, target, target_type, format, backing, size, estimate,
  *            job, done, total, state, error, file, image, snapshot, export, exportbitmap, room,
@@ -22,7 +22,7 @@
 #include "hv/quiesce.h"
 
 /* `makes_files`: the targets are made by the job, not reused. */
-json_t *record_new (QmpMachine *machine, const JobPlan *plan, bool makes_files);
+json_t *record_new (QmpMachine *machine, const JobPlan *plan, const char *owner, bool makes_files);
 
 const char *record_phase (const json_t *record);
 bool record_in_phase (const json_t *record, const char *phase);

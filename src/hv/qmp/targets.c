@@ -263,8 +263,8 @@ status_id (const char *status, const char *field, guint *id)
 
 /* Who opens files in QEMU. The socket tells who listened on it, which may have been root before
  * QEMU dropped its privileges (-runas), so the process is asked first. */
-static bool
-qemu_user (QmpMachine *machine, uid_t *uid, gid_t *gid)
+bool
+target_user (QmpMachine *machine, uid_t *uid, gid_t *gid)
 {
   pid_t pid;
   if (!qmp_client_peer (machine->client, &pid, uid, gid))
@@ -295,7 +295,7 @@ target_make_file (QmpMachine *machine, const JobDisk *disk, guint64 *dev, guint6
   *ino = made_ino;
   uid_t uid;
   gid_t gid;
-  if (geteuid () == 0 && qemu_user (machine, &uid, &gid) && uid != 0
+  if (geteuid () == 0 && target_user (machine, &uid, &gid) && uid != 0
       && chown (disk->target, uid, gid) != 0) {
     error_set_errno (errp, DOMAIN, errno, "disk '%s': cannot give '%s' to QEMU's user", disk->name,
                      disk->target);

@@ -17,6 +17,9 @@
 bool targets_check (const JobPlan *plan, GPtrArray *disks, const TmkBeginOptions *options,
                     TmkError **errp);
 
+/* Who opens files in QEMU. */
+bool target_user (QmpMachine *machine, uid_t *uid, gid_t *gid);
+
 /* Makes the file of `disk` and stores its identity. */
 bool target_make_file (QmpMachine *machine, const JobDisk *disk, guint64 *dev, guint64 *ino,
                        TmkError **errp);

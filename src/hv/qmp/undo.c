@@ -7,10 +7,12 @@
 #include "hv/relay.h"
 #include "qmp/commands.h"
 #include "util/fsx.h"
+#include "util/testpoint.h"
 
 #include <errno.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #define DOMAIN "hv"
 #define CANCEL_TIMEOUT_S 60
@@ -20,6 +22,12 @@ undo_file (const char *path, guint64 dev, guint64 ino, bool always)
 {
   return json_pack ("{s:s, s:s, s:I, s:I, s:b}", "op", "file", "path", path, "dev",
                     (json_int_t) dev, "ino", (json_int_t) ino, "always", always);
+}
+
+json_t *
+undo_folder (const char *path)
+{
+  return json_pack ("{s:s, s:s}", "op", "folder", "path", path);
 }
 
 json_t *
@@ -125,6 +133,20 @@ remove_file (const json_t *entry, TmkError **errp)
   bool ours = ino != 0 ? st.st_ino == ino && st.st_dev == jsonx_uint (entry, "dev")
                        : S_ISREG (st.st_mode) && st.st_size == 0;
   return !ours || fsx_remove (path, errp);
+}
+
+/* One that holds anything is no more only ours and stays. */
+static bool
+remove_folder (const json_t *entry, TmkError **errp)
+{
+  const char *path = jsonx_string (entry, "path");
+  testpoint ("rmdir");
+  if (path != NULL && rmdir (path) != 0 && errno != ENOENT) {
+    error_set_errno (errp, DOMAIN, errno, "cannot remove the folder '%s'", path);
+    return false;
+  }
+  testpoint ("rmdir:done");
+  return true;
 }
 
 /* Cancels all of the log's jobs among `jobs` first, so that they end side by side. */
@@ -260,6 +282,8 @@ undo_one (QmpMachine *machine, const json_t *nodes, const json_t *jobs, const js
 
   if (g_str_equal (op, "file"))
     return remove_file (entry, errp);
+  if (g_str_equal (op, "folder"))
+    return remove_folder (entry, errp);
   if (g_str_equal (op, "daemon"))
     return staging_end_daemon (jsonx_string (entry, "pidfile"), jsonx_string (entry, "socket"),
                                errp);

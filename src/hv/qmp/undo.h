@@ -9,6 +9,7 @@
  *
  *   {"op": "file", "path": P, "dev": D, "ino": I}      failure; ino 0: not made yet, or just now
  *     with "always": true (a scratch)                  always
+ *   {"op": "folder", "path": P}                        always: rmdir
  *   {"op": "secret", "id": ID}                         always (TLS credentials too)
  *   {"op": "node", "name": N}                          always
  *   {"op": "checkpoint", "disk": D, "node": N, "name": B}   failure; outlives QEMU
@@ -28,6 +29,7 @@
 
 /* `always`: also where the job ended well. */
 json_t *undo_file (const char *path, guint64 dev, guint64 ino, bool always);
+json_t *undo_folder (const char *path);
 json_t *undo_secret (const char *id);
 json_t *undo_node (const char *name);
 json_t *undo_checkpoint (const char *disk, const char *node, const char *name);

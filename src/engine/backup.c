@@ -1,0 +1,529 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * engine/backup.c: <tidemark/backup.h>: one point, start to end.
+ *
+ * Reserve the domain → clean up behind a backup that was killed → look and plan → [begin a pull:
+ * the instant] → read each disk → [end the pull: was every snapshot whole?] → publish the point →
+ * remove the checkpoints that it supersedes.
+ *
+ * Between the instant and the publishing, what was there before is untouched: the point before, and
+ * the checkpoint since then. Whatever fails takes the pull, and with it the new checkpoint, back.
+ * Should this process be killed, the next backup finds either the job (its owner is OWNER) or,
+ * behind its end, a checkpoint whose point does not exist; it removes both.
+ */
+#include "engine/definition.h"
+#include "engine/pipeline.h"
+#include "blk/source.h"
+#include "repo/repository.h"
+#include "util/fsx.h"
+#include "util/testpoint.h"
+
+#include <unistd.h>
+
+#define DOMAIN "engine"
+#define OWNER "backup"
+
+typedef struct {
+  TmkDomain *domain; /* borrowed, as are … */
+  TmkRepository *repository;
+  Repo *repo;
+  TmkBackupOptions options; /* … what these point to */
+  int reserved;             /* descriptor, or -1 */
+  gint64 began;             /* monotonic */
+  Look *look;
+  Manifest *manifest; /* of the selected disks; complete when it is published */
+  RepoWriter *writer;
+  Pipeline *pipeline;
+  uint64_t pause_us;
+  size_t n_fallbacks;
+} Backup;
+
+static void
+backup_free (Backup *backup)
+{
+  pipeline_free (backup->pipeline);
+  repo_writer_free (backup->writer);
+  manifest_free (backup->manifest);
+  look_free (backup->look);
+  if (backup->reserved >= 0)
+    fsx_unlock (backup->reserved);
+  g_free (backup);
+}
+G_DEFINE_AUTOPTR_CLEANUP_FUNC (Backup, backup_free)
+
+static bool
+is_cancelled (const Backup *backup)
+{
+  return backup->options.cancelled != NULL && backup->options.cancelled (backup->options.data);
+}
+
+/* ---- before ------------------------------------------------------------------------------- */
+
+/* A job of ours, while nobody has the domain reserved, is one that a killed backup left. */
+static bool
+clean_up_behind (Backup *backup, TmkError **errp)
+{
+  TmkJobStatus *status = tmk_domain_job_status (backup->domain, errp);
+  if (status == NULL)
+    return false;
+  bool left = g_strcmp0 (status->owner, OWNER) == 0
+              && (status->state == TMK_JOB_RUNNING || status->state == TMK_JOB_INTERRUPTED);
+  tmk_job_status_free (status);
+  if (!left || tmk_domain_abort (backup->domain, errp))
+    return true;
+  error_prefix (errp, "cleaning up behind a backup that was interrupted");
+  return false;
+}
+
+static void
+describe_disk (Backup *backup, size_t i, ManifestDisk *disk)
+{
+  const Look *look = backup->look;
+  const PlanDisk *plan = &look->plan->disks[i];
+  disk->name = g_strdup (plan->disk->name);
+  disk->size = plan->disk->size;
+  disk->chunk_size = repo_config (backup->repo)->chunk_size;
+  disk->mode = g_strdup (plan->incremental ? "incremental" : "full");
+  disk->reason = g_strdup (plan->reason);
+  if (plan->incremental) {
+    disk->base_point = g_strdup (plan->base->id);
+    disk->base_disk = g_strdup (plan->base_disk->name);
+    disk->base_checkpoint = g_strdup (plan->checkpoint);
+  }
+  disk->format = g_strdup (plan->disk->format);
+  disk->n_images = look->n_images[i];
+  disk->images = g_new0 (ManifestImage, disk->n_images + 1);
+  for (size_t j = 0; j < disk->n_images; j++) {
+    disk->images[j] = look->images[i][j];
+    disk->images[j].path = g_strdup (look->images[i][j].path);
+  }
+  disk->read = plan->expected;
+}
+
+/* What the plan says, as the point that it would become. */
+static bool
+describe (Backup *backup, TmkError **errp)
+{
+  const Look *look = backup->look;
+  size_t n = 0;
+  for (size_t i = 0; i < look->plan->n_disks; i++)
+    n += look->plan->disks[i].selected;
+  if (n == 0) {
+    error_set (errp, DOMAIN, TMK_ERR_NOT_FOUND, 0, "domain '%s' has no disk to back up",
+               look->domain);
+    error_hint (errp, "'tidemark disks' shows its disks and why each cannot be backed up");
+    return false;
+  }
+  Manifest *manifest = backup->manifest = manifest_new (n);
+  manifest->domain = g_strdup (look->domain);
+  manifest->uuid = g_strdup (look->uuid);
+  manifest->host = g_strdup (g_get_host_name ());
+  manifest->tool = g_strdup ("tidemark " TIDEMARK_VERSION);
+  manifest->domain_xml = g_strdup (backup->options.domain_xml);
+  n = 0;
+  for (size_t i = 0; i < look->plan->n_disks; i++) {
+    if (!look->plan->disks[i].selected)
+      continue;
+    describe_disk (backup, i, &manifest->disks[n++]);
+    backup->n_fallbacks += look->plan->disks[i].fallback;
+  }
+  return true;
+}
+
+/* ---- checkpoints -------------------------------------------------------------------------- */
+
+/* A new one of the disks that are backed up. Its name says of which repository and point it is. */
+static TmkCheckpointDef *
+new_checkpoint (Backup *backup, TmkError **errp)
+{
+  Manifest *manifest = backup->manifest;
+  if (backup->options.checkpoint != NULL)
+    manifest->checkpoint = g_strdup (backup->options.checkpoint);
+  else
+    manifest->checkpoint = g_strconcat (backup->look->prefix, manifest->id, NULL);
+
+  g_autoptr (GString) xml = g_string_new ("<domaincheckpoint>\n");
+  g_autofree char *name = g_markup_escape_text (manifest->checkpoint, -1);
+  g_string_append_printf (xml, "<name>%s</name>\n<disks>\n", name);
+  for (size_t i = 0; i < backup->look->plan->n_disks; i++) {
+    const PlanDisk *plan = &backup->look->plan->disks[i];
+    g_autofree char *disk = g_markup_escape_text (plan->disk->name, -1);
+    g_string_append_printf (xml, "<disk name='%s' checkpoint='%s'/>\n", disk,
+                            plan->selected ? "bitmap" : "no");
+  }
+  g_string_append (xml, "</disks>\n</domaincheckpoint>\n");
+  TmkCheckpointDef *def
+      = tmk_checkpoint_def_parse (xml->str, xml->len, "the new checkpoint", TMK_XML_INTERNAL, errp);
+  if (def == NULL)
+    error_hint (errp, "choose another name with --checkpoint");
+  return def;
+}
+
+/* Removes checkpoints of this repository that no backup will start from: those of points that were
+ * never published (`orphans`), or those that this point supersedes. A failure is a warning: the
+ * next backup tries again. */
+static void
+remove_checkpoints (Backup *backup, bool orphans)
+{
+  g_autoptr (GPtrArray) stale
+      = orphans
+            ? plan_orphans (backup->look->plan, &(PlanRepository){ .prefix = backup->look->prefix,
+                                                                   .points = backup->look->points })
+            : plan_superseded (backup->look->plan, backup->look->prefix,
+                               backup->manifest->checkpoint);
+  for (guint i = 0; i < stale->len; i++) {
+    const PlanStale *entry = g_ptr_array_index (stale, i);
+    const char *disks[] = { entry->disk, NULL };
+    TmkError *err = NULL;
+    if (tmk_domain_checkpoint_delete_from (backup->domain, entry->checkpoint, disks, &err))
+      continue;
+    hv_warn (&backup->options.begin, "checkpoint '%s' of disk '%s' cannot be removed: %s",
+             entry->checkpoint, entry->disk, tmk_error_message (err));
+    tmk_error_free (err);
+  }
+}
+
+/* ---- the job ------------------------------------------------------------------------------ */
+
+/* From here on the guest's writes are kept apart. */
+static bool
+begin (Backup *backup, TmkError **errp)
+{
+  g_autoptr (TmkBackupDef) def
+      = definition_new (backup->look, &backup->options, backup->manifest->id, errp);
+  if (def == NULL)
+    return false;
+  TmkCheckpointDef *checkpoint = NULL;
+  if (!backup->options.no_checkpoint && (checkpoint = new_checkpoint (backup, errp)) == NULL)
+    return false;
+  bool ok = tmk_domain_begin (backup->domain, def, checkpoint, &backup->options.begin, errp);
+  tmk_checkpoint_def_free (checkpoint);
+  return ok;
+}
+
+/* What the point keeps of the job. */
+static bool
+note_job (Backup *backup, TmkError **errp)
+{
+  Manifest *manifest = backup->manifest;
+  TmkJobStatus *status = tmk_domain_job_status (backup->domain, errp);
+  if (status == NULL)
+    return false;
+  manifest->time_us = status->started_us;
+  manifest->quiesced = status->quiesced;
+  backup->pause_us = status->pause_us;
+  tmk_job_status_free (status);
+  manifest->backup_xml = tmk_domain_job_xml (backup->domain, TMK_XML_PUBLIC, errp);
+  if (manifest->backup_xml == NULL)
+    return false;
+  if (manifest->checkpoint == NULL)
+    return true;
+  manifest->checkpoint_xml = tmk_domain_checkpoint_xml (backup->domain, manifest->checkpoint,
+                                                        TMK_CHECKPOINT_NO_DOMAIN, errp);
+  return manifest->checkpoint_xml != NULL;
+}
+
+/* Everything as before begin. */
+static void
+take_back (Backup *backup)
+{
+  TmkError *err = NULL;
+  if (tmk_domain_abort (backup->domain, &err))
+    return;
+  if (tmk_error_code (err) != TMK_ERR_NOT_FOUND)
+    hv_warn (&backup->options.begin,
+             "cleaning up failed: %s; the next backup, or 'tidemark abort', tries again",
+             tmk_error_message (err));
+  tmk_error_free (err);
+}
+
+/* ---- reading ------------------------------------------------------------------------------ */
+
+typedef struct {
+  Backup *backup;
+  const ManifestDisk *disk;
+  uint64_t total;
+} Ticking;
+
+static void
+tell (const Ticking *ticking, const PipelineStats *stats, bool finished)
+{
+  const TmkBackupOptions *options = &ticking->backup->options;
+  if (options->progress == NULL)
+    return;
+  TmkBackupProgress progress = {
+    .disk = ticking->disk->name,
+    .done = stats->looked,
+    .total = MAX (ticking->total, stats->looked),
+    .read = stats->read,
+    .added = stats->added,
+    .stored = stats->stored,
+    .finished = finished,
+  };
+  options->progress (&progress, options->data);
+}
+
+static bool
+tick (const PipelineStats *stats, void *data)
+{
+  const Ticking *ticking = data;
+  tell (ticking, stats, false);
+  return !is_cancelled (ticking->backup);
+}
+
+static void
+note_stats (const PipelineStats *stats, uint64_t used_before, ManifestDisk *disk)
+{
+  disk->read = stats->read;
+  disk->zero = stats->zero;
+  disk->changed = stats->changed;
+  disk->added = stats->added;
+  disk->stored = stats->stored;
+  disk->used = (uint64_t) ((int64_t) used_before + stats->used);
+}
+
+/* Reads `source` into a tree that begins as the plan's base, or as nothing. */
+static bool
+read_disk (Backup *backup, TmkBlockSource *source, const PlanDisk *plan, bool from_nothing,
+           ManifestDisk *disk, TmkError **errp)
+{
+  static const ObjectId nothing;
+  const ManifestDisk *base = plan->incremental ? plan->base_disk : plan->previous;
+  if (from_nothing)
+    base = NULL;
+  bool only_dirty = plan->incremental && !from_nothing;
+  Ticking ticking = { backup, disk, only_dirty ? plan->expected : disk->size };
+  PipelineStats stats;
+  if (!pipeline_run (backup->pipeline, source, disk->chunk_size, only_dirty,
+                     base != NULL ? &base->root : &nothing, tick, &ticking, &disk->root, &stats,
+                     errp))
+    return false;
+  note_stats (&stats, base != NULL ? base->used : 0, disk);
+  tell (&ticking, &stats, true);
+  return true;
+}
+
+static void
+become_full (Backup *backup, const PlanDisk *plan, const TmkError *why, ManifestDisk *disk)
+{
+  hv_warn (&backup->options.begin,
+           "disk '%s': the point before is damaged, so it is read in full: %s", disk->name,
+           tmk_error_message (why));
+  if (!plan->incremental)
+    return;
+  backup->n_fallbacks++;
+  g_free (disk->mode);
+  disk->mode = g_strdup ("full");
+  g_free (disk->reason);
+  disk->reason = g_strdup_printf ("point %s is damaged", disk->base_point);
+  g_clear_pointer (&disk->base_point, g_free);
+  g_clear_pointer (&disk->base_disk, g_free);
+  g_clear_pointer (&disk->base_checkpoint, g_free);
+}
+
+static bool
+check_source (TmkBlockSource *source, const PlanDisk *plan, const ManifestDisk *disk,
+              TmkError **errp)
+{
+  uint64_t size = tmk_block_source_size (source);
+  if (size != disk->size) {
+    error_set (errp, DOMAIN, TMK_ERR_MISMATCH, 0,
+               "it was resized from %" G_GUINT64_FORMAT " to %" G_GUINT64_FORMAT
+               " bytes as the backup began",
+               disk->size, size);
+    error_hint (errp, "try again");
+    return false;
+  }
+  if (plan->incremental && !tmk_block_source_has_dirty (source)) {
+    error_set (errp, DOMAIN, TMK_ERR_INTERNAL, 0, "the export does not tell what has changed");
+    return false;
+  }
+  return true;
+}
+
+static bool
+copy_disk (Backup *backup, const PlanDisk *plan, ManifestDisk *disk, TmkError **errp)
+{
+  /* A connection that is lost is a job that is lost, or a QEMU: there is nothing to come back to.
+   */
+  TmkNbdOptions nbd
+      = { .request_size = pipeline_request_size (disk->chunk_size), .no_reconnect = true };
+  g_autoptr (TmkBlockSource) source = tmk_domain_open_disk (backup->domain, disk->name, &nbd, errp);
+  if (source == NULL || !check_source (source, plan, disk, errp))
+    return false;
+  TmkError *err = NULL;
+  bool ok = read_disk (backup, source, plan, false, disk, &err);
+  if (!ok && tmk_error_code (err) == TMK_ERR_DAMAGED
+      && (plan->incremental || plan->previous != NULL)) {
+    become_full (backup, plan, err, disk);
+    tmk_error_free (g_steal_pointer (&err));
+    ok = read_disk (backup, source, plan, true, disk, &err);
+  }
+  error_propagate (errp, err);
+  return ok;
+}
+
+static bool
+copy_disks (Backup *backup, TmkError **errp)
+{
+  size_t n = 0;
+  for (size_t i = 0; i < backup->look->plan->n_disks; i++) {
+    const PlanDisk *plan = &backup->look->plan->disks[i];
+    if (!plan->selected)
+      continue;
+    if (!copy_disk (backup, plan, &backup->manifest->disks[n], errp)) {
+      if (errp == NULL || *errp == NULL || tmk_error_code (*errp) != TMK_ERR_CANCELLED)
+        error_prefix (errp, "disk '%s'", backup->manifest->disks[n].name);
+      return false;
+    }
+    n++;
+  }
+  return pipeline_finish (backup->pipeline, errp)
+         && repo_writer_publish_index (backup->writer, errp);
+}
+
+/* ---- publishing --------------------------------------------------------------------------- */
+
+/* The pull has ended well, and the new checkpoint stands. Without its point it is of no use. */
+static bool
+publish (Backup *backup, TmkError **errp)
+{
+  Manifest *manifest = backup->manifest;
+  RepoWriterStats stats;
+  repo_writer_stats (backup->writer, &stats);
+  manifest->metadata = stats.metadata;
+  manifest->finished_us = g_get_real_time ();
+  for (size_t i = 0; i < manifest->n_disks; i++)
+    manifest->disks[i].checkpoint = g_strdup (manifest->checkpoint);
+  testpoint ("publish");
+  if (repo_writer_commit (backup->writer, manifest, errp)) {
+    testpoint ("published");
+    return true;
+  }
+  TmkError *err = NULL;
+  if (manifest->checkpoint != NULL
+      && !tmk_domain_checkpoint_delete (backup->domain, manifest->checkpoint, false, &err))
+    hv_warn (&backup->options.begin, "checkpoint '%s' cannot be removed: %s", manifest->checkpoint,
+             tmk_error_message (err));
+  tmk_error_free (err);
+  return false;
+}
+
+static bool
+run (Backup *backup, TmkError **errp)
+{
+  if (!begin (backup, errp))
+    return false;
+  if (!note_job (backup, errp) || !copy_disks (backup, errp)
+      || !tmk_domain_end (backup->domain, errp)) {
+    take_back (backup);
+    return false;
+  }
+  if (!publish (backup, errp))
+    return false;
+  remove_checkpoints (backup, false);
+  return true;
+}
+
+/* ---- the public function ------------------------------------------------------------------- */
+
+static bool
+was_cancelled (void *data)
+{
+  return is_cancelled (data);
+}
+
+static Backup *
+backup_new (TmkDomain *domain, TmkRepository *repository, const TmkBackupOptions *options)
+{
+  Backup *backup = g_new0 (Backup, 1);
+  backup->domain = domain;
+  backup->repository = repository;
+  backup->repo = repository_repo (repository);
+  backup->began = g_get_monotonic_time ();
+  backup->reserved = -1;
+  if (options != NULL)
+    backup->options = *options;
+  backup->options.begin.owner = OWNER;
+  backup->options.begin.cancelled = was_cancelled;
+  backup->options.begin.cancelled_data = backup;
+  return backup;
+}
+
+typedef struct {
+  TmkBackupResult public_part;
+  TmkPointList *points;
+  char **skipped;
+} BackupResult;
+
+void
+tmk_backup_result_free (TmkBackupResult *result)
+{
+  if (result == NULL)
+    return;
+  BackupResult *own = (BackupResult *) result;
+  tmk_point_list_free (own->points);
+  g_strfreev (own->skipped);
+  g_free (own);
+}
+
+static TmkBackupResult *
+to_result (const Backup *backup)
+{
+  const Manifest *manifest = backup->manifest;
+  const GPtrArray *skipped = backup->look->plan->skipped;
+  BackupResult *result = g_new0 (BackupResult, 1);
+  TmkBackupResult *shown = &result->public_part;
+  result->points = repository_describe (&manifest, 1);
+  shown->point = result->points->points[0];
+  shown->pause_us = backup->pause_us;
+  shown->elapsed_us = (uint64_t) (g_get_monotonic_time () - backup->began);
+  shown->n_fallbacks = backup->n_fallbacks;
+  result->skipped = g_new0 (char *, skipped->len + 1);
+  for (guint i = 0; i < skipped->len; i++)
+    result->skipped[i] = g_strdup (g_ptr_array_index (skipped, i));
+  shown->skipped = (const char *const *) result->skipped;
+  shown->n_skipped = skipped->len;
+  return shown;
+}
+
+static bool
+prepare (Backup *backup, TmkError **errp)
+{
+  if (!backup->options.dry_run) {
+    backup->reserved = hv_reserve (backup->domain, errp);
+    if (backup->reserved < 0 || !clean_up_behind (backup, errp))
+      return false;
+  }
+  backup->look = look_new (backup->domain, backup->repo, &backup->options, errp);
+  if (backup->look == NULL || !describe (backup, errp))
+    return false;
+  if (backup->options.planned != NULL) {
+    const Manifest *manifest = backup->manifest;
+    TmkPointList *plan = repository_describe (&manifest, 1);
+    backup->options.planned (plan->points[0], backup->options.data);
+    tmk_point_list_free (plan);
+  }
+  return true;
+}
+
+TmkBackupResult *
+tmk_backup (TmkDomain *domain, TmkRepository *repository, const TmkBackupOptions *options,
+            TmkError **errp)
+{
+  g_autoptr (Backup) backup = backup_new (domain, repository, options);
+  if (!prepare (backup, errp))
+    return NULL;
+  if (backup->options.dry_run)
+    return to_result (backup);
+  point_id_new (backup->manifest->id);
+  remove_checkpoints (backup, true);
+  backup->writer = repo_writer_new (backup->repo, errp);
+  if (backup->writer == NULL)
+    return NULL;
+  backup->pipeline = pipeline_new (backup->writer, backup->repo, backup->options.threads,
+                                   backup->options.bandwidth, errp);
+  if (backup->pipeline == NULL || !run (backup, errp))
+    return NULL;
+  return to_result (backup);
+}

@@ -1,0 +1,106 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* engine/look.c: see engine/look.h. */
+#include "engine/look.h"
+
+#include <sys/stat.h>
+
+#define DOMAIN "engine"
+
+/* The images of a disk, each with what tells it from another of the same name. */
+static ManifestImage *
+identify_images (const TmkDiskInfo *disk)
+{
+  ManifestImage *images = g_new0 (ManifestImage, disk->n_images + 1);
+  for (size_t i = 0; i < disk->n_images; i++) {
+    struct stat st;
+    images[i].path = g_strdup (disk->images[i]);
+    /* What cannot be looked at (a monitor reached over the network, a folder of another user) is
+     * known by its name alone. */
+    if (disk->images[i] != NULL && stat (disk->images[i], &st) == 0 && S_ISREG (st.st_mode)) {
+      images[i].device = st.st_dev;
+      images[i].inode = st.st_ino;
+    }
+  }
+  return images;
+}
+
+/* What the points call this domain. Without a name of its own it is called after its uuid. */
+static bool
+name_domain (Look *look, TmkDomain *domain, const TmkBackupOptions *options, TmkError **errp)
+{
+  const TmkDomainDef *def = tmk_domain_def (domain);
+  const char *name = options->domain_name;
+  const char *uuid = tmk_domain_def_uuid (def);
+  if (name == NULL)
+    name = tmk_domain_def_name (def);
+  if (name == NULL)
+    name = uuid;
+  if (name == NULL) {
+    error_set (errp, DOMAIN, TMK_ERR_USAGE, 0, "the domain has neither a name nor a uuid");
+    error_hint (errp, "name it with --name, or start QEMU with -name or -uuid");
+    return false;
+  }
+  look->domain = g_strdup (name);
+  look->uuid = g_strdup (uuid);
+  return true;
+}
+
+Look *
+look_new (TmkDomain *domain, Repo *repo, const TmkBackupOptions *options, TmkError **errp)
+{
+  g_autoptr (Look) look = g_new0 (Look, 1);
+  look->disks = tmk_domain_disks (domain, errp);
+  if (look->disks == NULL || !name_domain (look, domain, options, errp))
+    return NULL;
+  look->images = g_new0 (ManifestImage *, look->disks->n_disks + 1);
+  look->n_images = g_new0 (size_t, look->disks->n_disks + 1);
+  for (size_t i = 0; i < look->disks->n_disks; i++) {
+    look->images[i] = identify_images (look->disks->disks[i]);
+    look->n_images[i] = look->disks->disks[i]->n_images;
+  }
+  look->points = points_load (repo, NULL, errp);
+  if (look->points == NULL)
+    return NULL;
+  const Manifest *const *points = (const Manifest *const *) look->points->manifests->pdata;
+  if (plan_needs_checkpoints (points, look->points->manifests->len)
+      && (look->checkpoints = tmk_domain_checkpoints (domain, errp)) == NULL)
+    return NULL;
+  look->prefix = plan_checkpoint_prefix (repo_short_id (repo));
+  PlanInput input = {
+    .disks = look->disks->disks,
+    .images = (const ManifestImage *const *) look->images,
+    .n_images = look->n_images,
+    .n_disks = look->disks->n_disks,
+    .points = points,
+    .n_points = look->points->manifests->len,
+    .domain = look->domain,
+    .uuid = look->uuid,
+    .chunk_size = repo_config (repo)->chunk_size,
+    .prefix = look->prefix,
+    .checkpoints = look->checkpoints,
+  };
+  look->plan = plan_new (&input, options, errp);
+  return look->plan != NULL ? g_steal_pointer (&look) : NULL;
+}
+
+void
+look_free (Look *look)
+{
+  if (look == NULL)
+    return;
+  plan_free (look->plan);
+  points_free (look->points);
+  for (size_t i = 0; look->images != NULL && look->images[i] != NULL; i++) {
+    for (size_t j = 0; j < look->n_images[i]; j++)
+      g_free (look->images[i][j].path);
+    g_free (look->images[i]);
+  }
+  g_free (look->images);
+  g_free (look->n_images);
+  tmk_checkpoint_list_free (look->checkpoints);
+  tmk_disk_list_free (look->disks);
+  g_free (look->prefix);
+  g_free (look->domain);
+  g_free (look->uuid);
+  g_free (look);
+}

@@ -1,0 +1,62 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* hv/qmp/own_socket.c: see hv/qmp/own_socket.h. */
+#include "hv/qmp/own_socket.h"
+
+#include "hv/qmp/targets.h"
+#include "util/testpoint.h"
+
+#include <errno.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define DOMAIN "hv"
+
+/* Not the state folder: QEMU may be another user, who cannot pass through it, and a socket's path
+ * has at most 107 bytes. */
+static const char *
+base_folder (void)
+{
+  const char *runtime = g_getenv ("XDG_RUNTIME_DIR");
+  if (geteuid () == 0)
+    return access ("/run", W_OK) == 0 ? "/run" : g_get_tmp_dir ();
+  if (runtime != NULL && g_path_is_absolute (runtime) && access (runtime, W_OK | X_OK) == 0)
+    return runtime;
+  return g_get_tmp_dir ();
+}
+
+void
+own_socket_choose (JobPlan *plan)
+{
+  if (!plan->def->pull || plan->def->server != NULL)
+    return;
+  plan->socket_folder = g_strdup_printf ("%s/tidemark-%s", base_folder (), plan->run);
+  BackupServer *server = g_new0 (BackupServer, 1);
+  server->transport = BACKUP_SERVER_UNIX;
+  server->tls = -1;
+  server->socket = g_build_filename (plan->socket_folder, "nbd", NULL);
+  plan->def->server = server;
+}
+
+bool
+own_socket_make_folder (QmpMachine *machine, const JobPlan *plan, TmkError **errp)
+{
+  const char *folder = plan->socket_folder;
+  uid_t uid;
+  gid_t gid;
+  if (folder == NULL)
+    return true;
+  testpoint ("mkdir");
+  if (mkdir (folder, 0700) != 0) {
+    error_set_errno (errp, DOMAIN, errno, "cannot make the folder '%s' for the NBD server's socket",
+                     folder);
+    error_hint (errp, "name a socket in the definition: <server transport='unix' socket='/…'/>");
+    return false;
+  }
+  if (geteuid () == 0 && target_user (machine, &uid, &gid) && uid != 0
+      && chown (folder, uid, gid) != 0) {
+    error_set_errno (errp, DOMAIN, errno, "cannot give '%s' to QEMU's user", folder);
+    return false;
+  }
+  testpoint ("mkdir:done");
+  return true;
+}

@@ -1,0 +1,21 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * repo/repo_priv.h: what the parts of this folder want of a repository, see repo/repo.h.
+ */
+#pragma once
+
+#include "repo/index_set.h"
+#include "repo/repo.h"
+
+/* What the repository holds, loaded at first need. Unref it. */
+IndexSet *repo_index (Repo *repo, TmkError **errp);
+
+/* An index file was published by this process: from now on it counts. */
+bool repo_index_add (Repo *repo, const char *name, TmkError **errp);
+
+/* Makes the index anew from the packs: what no index file knows is found in the packs' tables or,
+ * where one is damaged, by looking for records one after the other. */
+bool repo_rebuild_index (Repo *repo, TmkError **errp);
+
+/* Where there are too many index files, makes one out of small ones. */
+bool repo_merge_index (Repo *repo, TmkError **errp);

@@ -1,0 +1,256 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Proves: `tidemark backup` chooses for each disk by itself, reads and stores no more than it has to,
+does what its options say, and what it says of a point is true; restores are thin and right."""
+from __future__ import annotations
+
+import json
+import os
+
+from backup import disk_xml
+from lab import Guest, Lab, main, test
+from repository import Repository
+
+M = 1 << 20
+CHUNK = 1 << 16
+
+
+def dirty_bytes(vm, name: str, checkpoint: str) -> int:
+    return vm.bitmaps(vm[name])[checkpoint]["count"]
+
+
+@test
+def test_full_then_incremental(lab: Lab) -> None:
+    vm = lab.vm([lab.disk("vda", "32M"), lab.disk("vdb", "16M")])
+    repo = Repository(lab)
+    vm.writer(vm["vda"]).random_ops(lab.rng, 40)
+    vm.writer(vm["vdb"]).write_random(3 * M + 512, 100_000 // 512 * 512, lab.rng)
+    first = repo.backup(vm, rc=0)
+    assert first.modes == {"vda": "full", "vdb": "full"}
+    assert first.report["checkpoint"].startswith(repo.prefix)
+    repo.assert_tidy(vm)
+
+    vm.writer(vm["vda"]).write_random(5 * M, 3 * CHUNK, lab.rng)
+    vm.writer(vm["vda"]).write(9 * M + 512, 512, 7)
+    vm.writer(vm["vda"]).zero(20 * M, 4 * CHUNK)
+    dirty = {name: dirty_bytes(vm, name, first.report["checkpoint"]) for name in ("vda", "vdb")}
+    second = repo.backup(vm, rc=0)
+    assert second.modes == {"vda": "incremental", "vdb": "incremental"}
+    vda, vdb = second.disk("vda"), second.disk("vdb")
+    assert 4 * CHUNK <= vda["read"] <= dirty["vda"] == 8 * CHUNK, vda
+    assert vdb["read"] == dirty["vdb"] == 0, vdb
+    assert 0 < vda["new"] <= 4 * CHUNK and vda["stored"] > 0, vda
+    assert vdb["new"] == vdb["stored"] == 0, vdb
+    repo.assert_tidy(vm)
+    repo.check_all()
+    assert repo.verify()["damaged"] == 0
+
+
+@test
+def test_second_full_stores_nothing(lab: Lab) -> None:
+    vm = lab.vm([lab.disk("vda", "24M")])
+    repo = Repository(lab)
+    vm.writer(vm["vda"]).random_ops(lab.rng, 60)
+    repo.backup(vm)
+    before = repo.lab.tidemark_json("stats", "-r", repo.path)
+    second = repo.backup(vm, "--mode", "full")
+    after = repo.lab.tidemark_json("stats", "-r", repo.path)
+    assert second.modes == {"vda": "full"}
+    assert second.disk("vda")["new"] == 0
+    assert after["objects"] == before["objects"], (before, after)
+    repo.check_all()
+
+
+@test
+def test_alike_disks_are_stored_once(lab: Lab) -> None:
+    vm = lab.vm([lab.disk("vda", "8M"), lab.disk("vdb", "8M")])
+    content = lab.rng.randbytes(4 * M)
+    for disk in vm.disks:
+        writer = vm.writer(disk)
+        writer.write(0, M, 1)
+        path = lab.file("content", "")
+        with open(path, "wb") as out:
+            out.write(content)
+        writer._do(f"write -s {path} {2 * M} {4 * M}", 4 * M)  # pylint: disable=protected-access
+        disk.model.write(2 * M, content)
+    repo = Repository(lab)
+    point = repo.backup(vm)
+    assert point.disk("vda")["new"] == 4 * M + CHUNK
+    assert point.disk("vdb")["new"] == 0
+    repo.check_all()
+
+
+@test
+def test_disks_are_chosen(lab: Lab) -> None:
+    vm = lab.vm([lab.disk(name, "4M") for name in ("vda", "vdb", "vdc")])
+    repo = Repository(lab)
+    for disk in vm.disks:
+        vm.writer(disk).random_ops(lab.rng, 5)
+    assert set(repo.backup(vm, "--include", "vda", "--include", "vdb").modes) == {"vda", "vdb"}
+    point = repo.backup(vm, "--exclude", "vda")
+    assert point.modes == {"vdb": "incremental", "vdc": "full"}
+    for disk in vm.disks:
+        vm.writer(disk).random_ops(lab.rng, 5)
+    # The disk that was left out goes on from where it was.
+    point = repo.backup(vm)
+    assert point.modes == dict.fromkeys(("vda", "vdb", "vdc"), "incremental"), point.report
+    repo.assert_tidy(vm)
+    repo.check_all()
+    said = lab.tidemark("backup", "--qmp", vm.address, "-r", repo.path, "--include", "vdx", rc=1)
+    assert "'vdx'" in said.err and "vda" in said.err
+
+
+@test
+def test_what_is_asked_for(lab: Lab) -> None:
+    vm = lab.vm([lab.disk("vda", "4M"), lab.disk("vdb", "4M")])
+    repo = Repository(lab)
+    said = lab.tidemark("backup", "--qmp", vm.address, "-r", repo.path, "--mode", "incremental", rc=1)
+    assert "vda" in said.err and "hint:" in said.err
+    vm.assert_clean()
+    repo.backup(vm, "--checkpoint", "mine")
+    assert set(vm.bitmaps(vm["vda"])) == {"mine"}
+    vm.writer(vm["vda"]).random_ops(lab.rng, 5)
+    vm.writer(vm["vdb"]).random_ops(lab.rng, 5)
+    document = lab.file("explicit.xml", "<domainbackup mode='pull'><server transport='unix' socket='"
+                        + lab.sockets + "/own'/><disks><disk name='vda' backupmode='incremental' "
+                        "incremental='mine'/><disk name='vdb' backupmode='full'/></disks>"
+                        "</domainbackup>")
+    point = repo.backup(vm, "--xml", document)
+    assert point.modes == {"vda": "incremental", "vdb": "full"}
+    wrong = lab.file("wrong.xml", f"<domainbackup><disks>{disk_xml('vda', lab.path('t'))}</disks>"
+                     "</domainbackup>")
+    said = lab.tidemark("backup", "--qmp", vm.address, "-r", repo.path, "--xml", wrong, rc=(1, 2))
+    assert "hint:" in said.err
+    vm.assert_clean()
+    repo.check_all()
+
+
+@test
+def test_without_a_checkpoint(lab: Lab) -> None:
+    vm = lab.vm([lab.disk("vda", "8M")])
+    repo = Repository(lab)
+    writer = vm.writer(vm["vda"])
+    writer.random_ops(lab.rng, 9)
+    first = repo.backup(vm)
+    for _ in range(3):
+        writer.random_ops(lab.rng, 5)
+        point = repo.backup(vm, "--no-checkpoint")
+        assert point.modes == {"vda": "incremental"} and point.report["checkpoint"] is None
+        assert list(vm.bitmaps(vm["vda"])) == [first.report["checkpoint"]]
+    writer.random_ops(lab.rng, 5)
+    assert repo.backup(vm).modes == {"vda": "incremental"}
+    repo.assert_tidy(vm)
+    repo.check_all()
+
+
+@test
+def test_dry_run_changes_nothing(lab: Lab) -> None:
+    vm = lab.vm([lab.disk("vda", "8M")])
+    repo = Repository(lab)
+    before = vm.inventory(), sorted(os.walk(repo.path))
+    plan = lab.tidemark_json("backup", "--qmp", vm.address, "-r", repo.path, "--dry-run")
+    assert plan["point"] is None and plan["disks"][0]["mode"] == "full"
+    assert (vm.inventory(), sorted(os.walk(repo.path))) == before
+    repo.backup(vm)
+    vm.writer(vm["vda"]).write(0, 3 * CHUNK, 9)
+    plan = lab.tidemark_json("backup", "--qmp", vm.address, "-r", repo.path, "--dry-run")
+    assert plan["disks"][0]["mode"] == "incremental", plan
+    assert plan["disks"][0]["read"] == 3 * CHUNK, plan
+
+
+@test
+def test_disks_that_changed_places(lab: Lab) -> None:
+    """Both have a bitmap of the right name, and the same size; only the images tell them apart."""
+    vda, vdb = lab.disk("vda", "4M"), lab.disk("vdb", "4M")
+    vm = lab.vm([vda, vdb])
+    repo = Repository(lab)
+    for disk in vm.disks:
+        vm.writer(disk).random_ops(lab.rng, 9)
+    repo.backup(vm)
+    vm.quit()
+    vda.path, vdb.path = vdb.path, vda.path
+    vda.model, vdb.model = vdb.model, vda.model
+    vm.start()
+    vm.writer(vda).random_ops(lab.rng, 3)
+    point = repo.backup(vm)
+    for disk in point.report["disks"]:
+        if disk["mode"] == "incremental":  # then to the history of its image, under another name
+            assert disk.get("base_disk", disk["name"]) != disk["name"], disk
+    repo.check_all()
+
+    # The same by renaming the files.
+    vm.quit()
+    other = lab.fresh()
+    os.rename(vda.path, other)
+    os.rename(vdb.path, vda.path)
+    os.rename(other, vdb.path)
+    vda.model, vdb.model = vdb.model, vda.model
+    vm.start()
+    assert repo.backup(vm).modes == {"vda": "full", "vdb": "full"}
+    repo.check_all()
+
+
+@test
+def test_a_killed_qemu(lab: Lab) -> None:
+    """Its bitmaps are inconsistent: full, with the reason, and incremental again afterwards."""
+    vm = lab.vm([lab.disk("vda", "8M"), lab.disk("vdb", "4M", fmt="raw")])
+    repo = Repository(lab)
+    vm.writer(vm["vda"]).random_ops(lab.rng, 9)
+    repo.backup(vm)
+    vm.restart()
+    vm.kill()
+    vm.start()
+    point = repo.backup(vm, rc=3)
+    assert point.modes == {"vda": "full", "vdb": "full"}
+    assert "inconsistent" in point.disk("vda")["reason"], point.report
+    repo.assert_tidy(vm)
+    vm.writer(vm["vda"]).random_ops(lab.rng, 9)
+    assert repo.backup(vm).modes == {"vda": "incremental", "vdb": "incremental"}
+    repo.assert_tidy(vm)
+    repo.check_all()
+
+
+@test
+def test_while_the_guest_writes(lab: Lab) -> None:
+    """Three disks written in turn: every point is one cut through them."""
+    guest = Guest(slots=256)
+    vm = lab.vm([lab.disk(name, "4M") for name in ("vda", "vdb", "vdc")], guest=guest)
+    repo = Repository(lab)
+    for _ in range(4):
+        guest.wait(20)
+        report = lab.tidemark_json("backup", "--qmp", vm.address, "-r", repo.path, rc=0)
+        vm.assert_clean()
+        images = []
+        for name in ("vda", "vdb", "vdc"):
+            image = repo.restore(report["point"], name, ".raw", "--verify")
+            images.append(image)
+        guest.check_cut(images)
+    assert {disk["mode"] for disk in report["disks"]} == {"incremental"}
+
+
+@test
+def test_what_is_said(lab: Lab) -> None:
+    vm = lab.vm([lab.disk("vda", "4M")])
+    repo = Repository(lab)
+    vm.writer(vm["vda"]).random_ops(lab.rng, 9)
+    first = repo.backup(vm, "--name", "web")
+    vm.writer(vm["vda"]).write(M, CHUNK, 3)
+    second = repo.backup(vm, "--name", "web")
+    points = lab.tidemark_json("list", "-r", repo.path)["points"]
+    assert [row["id"] for row in points] == [first.id, second.id]
+    assert {row["domain"] for row in points} == {"web"}
+    assert lab.tidemark_json("list", "-r", repo.path, "other")["points"] == []
+    for spec in (second.id, second.id[:6], "web/latest", "web/" + points[1]["time"][:16]):
+        shown = lab.tidemark_json("show", "-r", repo.path, spec)
+        assert shown["id"] == second.id, spec
+    rows = lab.tidemark_json("diff", "-r", repo.path, first.id, second.id)
+    assert json.dumps(rows).count('"offset"') == 1 and str(M) in json.dumps(rows), rows
+    for verb in (["show", "zzzz"], ["show", "web/1999"], ["restore", "ffff", "--to", lab.path("x")]):
+        said = repo.run(verb[0], *verb[1:], rc=(1, 2))
+        assert "error:" in said.err and "hint:" in said.err
+    nowhere = lab.path("nowhere")
+    said = lab.tidemark("backup", "--qmp", vm.address, "-r", nowhere, rc=1)
+    assert "nowhere" in said.err and "tidemark init" in said.err
+    vm.assert_clean()
+
+
+main()

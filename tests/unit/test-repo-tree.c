@@ -1,0 +1,336 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Proves: a tree built in any order, with few leaves in memory, reads back as an array of ids that
+ * went through the same changes; so do walks of parts and differences of two; an unchanged tree is
+ * the same object; a few changes cost a few deltas, which never chain; huge disks cost what is
+ * touched.
+ */
+#include "repo/tree.h"
+#include "util/bytes.h"
+
+static TmkError *check_error;
+#define CHECK_ERRP (&check_error)
+#define check_ok(ok)                                                                               \
+  do {                                                                                             \
+    if (!(ok))                                                                                     \
+      g_error ("%s: %s", #ok, tmk_error_message (check_error));                                    \
+  } while (0)
+#define check_got(expression)                                                                      \
+  ({                                                                                               \
+    __typeof__ (expression) got_ = (expression);                                                   \
+    check_ok (got_ != NULL);                                                                       \
+    got_;                                                                                          \
+  })
+
+typedef struct {
+  Repo *repo;
+  RepoWriter *writer;
+  RepoPacker *packer;
+} Fixture;
+
+static void
+set_up (Fixture *f, gconstpointer unused)
+{
+  RepoConfig config;
+  ObjStore *store = obj_store_new_memory ();
+  repo_config_default (&config);
+  check_ok (repo_create (store, &config, CHECK_ERRP));
+  f->repo = check_got (repo_open (store, CHECK_ERRP));
+  f->writer = check_got (repo_writer_new (f->repo, CHECK_ERRP));
+  f->packer = check_got (repo_packer_new (f->writer, CHECK_ERRP));
+}
+
+static void
+tear_down (Fixture *f, gconstpointer unused)
+{
+  repo_packer_free (f->packer);
+  repo_writer_free (f->writer);
+  repo_free (f->repo);
+}
+
+static void
+publish (Fixture *f)
+{
+  check_ok (repo_packer_finish (f->packer, CHECK_ERRP));
+  check_ok (repo_writer_publish_index (f->writer, CHECK_ERRP));
+}
+
+static ObjectId
+random_id (GRand *rand)
+{
+  ObjectId id;
+  for (size_t i = 0; i < sizeof id.bytes; i += 4)
+    put_le32 (id.bytes + i, g_rand_int (rand));
+  return id;
+}
+
+/* ---- reading back --------------------------------------------------------------------------- */
+
+typedef struct {
+  const ObjectId *model;
+  uint64_t next, end;
+} Expect;
+
+static bool
+expect_chunk (uint64_t chunk, const ObjectId *id, void *data, TmkError **errp)
+{
+  Expect *expect = data;
+  for (; expect->next < chunk; expect->next++)
+    g_assert_true (object_id_is_zero (&expect->model[expect->next]));
+  g_assert_cmpuint (chunk, <, expect->end);
+  g_assert_cmpmem (id, sizeof *id, &expect->model[chunk], sizeof *id);
+  expect->next = chunk + 1;
+  return true;
+}
+
+static void
+check_range (Fixture *f, const ObjectId *root, const ObjectId *model, uint64_t chunks,
+             uint64_t first, uint64_t count)
+{
+  g_autoptr (RepoReader) reader = repo_reader_new (f->repo, true);
+  Expect expect = { model, first, first + count };
+  check_ok (
+      tree_walk (reader, root, chunks, first, count, expect_chunk, NULL, &expect, CHECK_ERRP));
+  for (; expect.next < first + count; expect.next++)
+    g_assert_true (object_id_is_zero (&model[expect.next]));
+}
+
+typedef struct {
+  const ObjectId *a, *b; /* the models */
+  uint64_t n;            /* differences told so far */
+} Difference;
+
+static bool
+expect_difference (uint64_t chunk, const ObjectId *a, const ObjectId *b, void *data,
+                   TmkError **errp)
+{
+  Difference *expect = data;
+  g_assert_cmpmem (a, sizeof *a, &expect->a[chunk], sizeof *a);
+  g_assert_cmpmem (b, sizeof *b, &expect->b[chunk], sizeof *b);
+  g_assert_false (object_id_equal (a, b));
+  expect->n++;
+  return true;
+}
+
+static void
+check_diff (Fixture *f, const ObjectId *a, const ObjectId *model_a, const ObjectId *b,
+            const ObjectId *model_b, uint64_t chunks)
+{
+  g_autoptr (RepoReader) reader = repo_reader_new (f->repo, true);
+  Difference expect = { model_a, model_b, 0 };
+  uint64_t n = 0;
+  check_ok (tree_diff (reader, a, b, chunks, expect_difference, &expect, CHECK_ERRP));
+  for (uint64_t i = 0; i < chunks; i++)
+    n += !object_id_equal (&model_a[i], &model_b[i]);
+  g_assert_cmpuint (expect.n, ==, n);
+}
+
+static bool
+no_chain (const ObjectId *id, ObjectKind kind, void *data, TmkError **errp)
+{
+  unsigned *n = data;
+  n[kind == OBJECT_DELTA]++;
+  return true;
+}
+
+/* ---- the tests ------------------------------------------------------------------------------ */
+
+static void
+change_chunk (TreeBuilder *builder, ObjectId *model, uint64_t chunk, const ObjectId *id)
+{
+  ObjectId before;
+  check_ok (tree_builder_exchange (builder, chunk, id, &before, CHECK_ERRP));
+  g_assert_cmpmem (&before, sizeof before, &model[chunk], sizeof before);
+  model[chunk] = *id;
+}
+
+static void
+change_zero (TreeBuilder *builder, ObjectId *model, uint64_t first, uint64_t count)
+{
+  uint64_t changed, expected = 0;
+  for (uint64_t i = first; i < first + count; i++) {
+    expected += !object_id_is_zero (&model[i]);
+    memset (&model[i], 0, sizeof model[i]);
+  }
+  check_ok (tree_builder_set_zero (builder, first, count, &changed, CHECK_ERRP));
+  g_assert_cmpuint (changed, ==, expected);
+}
+
+static void
+change_at_random (GRand *rand, TreeBuilder *builder, ObjectId *model, uint64_t chunks,
+                  unsigned changes)
+{
+  static const ObjectId zero;
+  uint64_t at = 0;
+  for (unsigned i = 0; i < changes; i++) {
+    switch (g_rand_int_range (rand, 0, 12)) {
+    case 0: {
+      uint64_t first = (uint64_t) (g_rand_double (rand) * (double) chunks);
+      uint64_t count = (uint64_t) (g_rand_double (rand) * (double) (chunks - first + 1));
+      if (i % 3 != 0)
+        count = MIN (count, 700);
+      change_zero (builder, model, first, count);
+      break;
+    }
+    case 1:
+      change_chunk (builder, model, g_rand_int_range (rand, 0, (gint32) chunks), &zero);
+      break;
+    case 2:
+    case 3:
+    case 4:
+      at = (uint64_t) g_rand_int_range (rand, 0, (gint32) chunks);
+      /* fall through */
+    default:
+      for (unsigned n = g_rand_int_range (rand, 1, 40); n > 0; n--, at = (at + 1) % chunks) {
+        ObjectId id = random_id (rand);
+        change_chunk (builder, model, at, &id);
+      }
+    }
+  }
+}
+
+static void
+test_random (Fixture *f, gconstpointer data)
+{
+  uint64_t chunks = GPOINTER_TO_UINT (data);
+  g_autoptr (GRand) rand = g_rand_new_with_seed ((guint32) chunks);
+  g_autofree ObjectId *model = g_new0 (ObjectId, chunks);
+  g_autofree ObjectId *before = g_new0 (ObjectId, chunks);
+  ObjectId root = { { 0 } };
+  for (unsigned round = 0; round < 12; round++) {
+    ObjectId previous = root;
+    memcpy (before, model, chunks * sizeof *model);
+    g_autoptr (TreeBuilder) builder
+        = tree_builder_new (f->repo, f->writer, f->packer, &root, chunks);
+    tree_builder_set_limit (builder, 1 + round % 4);
+    change_at_random (rand, builder, model, chunks, round % 3 == 0 ? 120 : 6);
+    check_ok (tree_builder_finish (builder, &root, CHECK_ERRP));
+    publish (f);
+    check_range (f, &root, model, chunks, 0, chunks);
+    check_range (f, &previous, before, chunks, 0, chunks);
+    check_range (f, &root, model, chunks, chunks / 3, chunks / 2);
+    check_range (f, &root, model, chunks, chunks - 1, 1);
+    check_diff (f, &previous, before, &root, model, chunks);
+    check_diff (f, &root, model, &previous, before, chunks);
+  }
+}
+
+static void
+test_all_in_order (Fixture *f, gconstpointer unused)
+{
+  uint64_t chunks = 256 * 256 + 300;
+  g_autoptr (GRand) rand = g_rand_new_with_seed (1);
+  g_autofree ObjectId *model = g_new0 (ObjectId, chunks);
+  ObjectId root = { { 0 } }, again;
+  g_autoptr (TreeBuilder) builder = tree_builder_new (f->repo, f->writer, f->packer, &root, chunks);
+  tree_builder_set_limit (builder, 2);
+  for (uint64_t i = 0; i < chunks; i++) {
+    ObjectId id = random_id (rand);
+    change_chunk (builder, model, i, &id);
+  }
+  check_ok (tree_builder_finish (builder, &root, CHECK_ERRP));
+  publish (f);
+  check_range (f, &root, model, chunks, 0, chunks);
+
+  /* The same once more: nothing new. */
+  RepoWriterStats stats, then;
+  repo_writer_stats (f->writer, &stats);
+  g_autoptr (TreeBuilder) same = tree_builder_new (f->repo, f->writer, f->packer, &root, chunks);
+  for (uint64_t i = 0; i < chunks; i++)
+    change_chunk (same, model, i, &model[i]);
+  check_ok (tree_builder_finish (same, &again, CHECK_ERRP));
+  g_assert_cmpmem (&again, sizeof again, &root, sizeof root);
+  repo_writer_stats (f->writer, &then);
+  g_assert_cmpuint (then.nodes, ==, stats.nodes);
+
+  /* From nothing: the same tree has the same name. */
+  static const ObjectId nothing;
+  g_autoptr (TreeBuilder) anew = tree_builder_new (f->repo, f->writer, f->packer, &nothing, chunks);
+  g_autofree ObjectId *empty = g_new0 (ObjectId, chunks);
+  for (uint64_t i = chunks; i-- > 0;)
+    change_chunk (anew, empty, i, &model[i]);
+  check_ok (tree_builder_finish (anew, &again, CHECK_ERRP));
+  g_assert_cmpmem (&again, sizeof again, &root, sizeof root);
+}
+
+/* 16 TiB in chunks of 64 KiB, a thousand of which change. */
+static void
+test_huge (Fixture *f, gconstpointer unused)
+{
+  uint64_t chunks = 1ull << 28;
+  g_autoptr (GRand) rand = g_rand_new_with_seed (2);
+  ObjectId root = { { 0 } }, before, zero = { { 0 } };
+  RepoWriterStats stats, then;
+  for (unsigned round = 0; round < 3; round++) {
+    repo_writer_stats (f->writer, &stats);
+    g_autoptr (TreeBuilder) builder
+        = tree_builder_new (f->repo, f->writer, f->packer, &root, chunks);
+    for (unsigned i = 0; i < 1000; i++) {
+      ObjectId id = random_id (rand);
+      uint64_t chunk = (uint64_t) (g_rand_double (rand) * (double) chunks);
+      check_ok (tree_builder_exchange (builder, chunk, &id, &before, CHECK_ERRP));
+    }
+    check_ok (tree_builder_finish (builder, &root, CHECK_ERRP));
+    publish (f);
+    repo_writer_stats (f->writer, &then);
+    g_test_message ("round %u: %" G_GUINT64_FORMAT " bytes", round, then.metadata - stats.metadata);
+    g_assert_cmpuint (then.metadata - stats.metadata, <, 1000 * 64 + (16 * 2 << 20));
+  }
+  uint64_t changed;
+  g_autoptr (TreeBuilder) builder = tree_builder_new (f->repo, f->writer, f->packer, &root, chunks);
+  check_ok (tree_builder_set_zero (builder, 0, chunks, &changed, CHECK_ERRP));
+  g_assert_cmpuint (changed, >, 2990);
+  g_assert_cmpuint (changed, <=, 3000);
+  check_ok (tree_builder_finish (builder, &root, CHECK_ERRP));
+  g_assert_cmpmem (&root, sizeof root, &zero, sizeof zero);
+}
+
+static void
+test_deltas (Fixture *f, gconstpointer unused)
+{
+  uint64_t chunks = 256 * 20;
+  g_autoptr (GRand) rand = g_rand_new_with_seed (3);
+  g_autofree ObjectId *model = g_new0 (ObjectId, chunks);
+  ObjectId root = { { 0 } };
+  g_autoptr (TreeBuilder) builder = tree_builder_new (f->repo, f->writer, f->packer, &root, chunks);
+  for (uint64_t i = 0; i < chunks; i++) {
+    ObjectId id = random_id (rand);
+    change_chunk (builder, model, i, &id);
+  }
+  check_ok (tree_builder_finish (builder, &root, CHECK_ERRP));
+  publish (f);
+  g_autoptr (RepoReader) reader = repo_reader_new (f->repo, true);
+  for (unsigned round = 0; round < 10; round++) {
+    RepoWriterStats stats, then;
+    repo_writer_stats (f->writer, &stats);
+    g_autoptr (TreeBuilder) next = tree_builder_new (f->repo, f->writer, f->packer, &root, chunks);
+    for (unsigned i = 0; i < 20; i++) {
+      ObjectId id = random_id (rand);
+      change_chunk (next, model, i * 256 + round * 20, &id);
+    }
+    check_ok (tree_builder_finish (next, &root, CHECK_ERRP));
+    publish (f);
+    check_range (f, &root, model, chunks, 0, chunks);
+    unsigned n[2] = { 0, 0 };
+    check_ok (tree_walk_nodes (reader, &root, chunks, no_chain, n, CHECK_ERRP));
+    g_assert_cmpuint (n[1], >=, 20); /* all leaves are deltas */
+    g_assert_cmpuint (n[0], >=, 20); /* each of a full one */
+    repo_writer_stats (f->writer, &then);
+    g_assert_cmpuint (then.metadata - stats.metadata, <, 21 * (56 + 40 + (round + 2) * 33 * 3));
+  }
+}
+
+int
+main (int argc, char **argv)
+{
+  g_test_init (&argc, &argv, NULL);
+  static const unsigned sizes[] = { 1, 2, 255, 256, 257, 5000, 65536, 70000, 200000 };
+  for (size_t i = 0; i < G_N_ELEMENTS (sizes); i++) {
+    g_autofree char *name = g_strdup_printf ("/repo/tree/random/%u", sizes[i]);
+    g_test_add (name, Fixture, GUINT_TO_POINTER (sizes[i]), set_up, test_random, tear_down);
+  }
+  g_test_add ("/repo/tree/all-in-order", Fixture, NULL, set_up, test_all_in_order, tear_down);
+  g_test_add ("/repo/tree/deltas", Fixture, NULL, set_up, test_deltas, tear_down);
+  g_test_add ("/repo/tree/huge", Fixture, NULL, set_up, test_huge, tear_down);
+  return g_test_run ();
+}
