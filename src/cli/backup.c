@@ -197,7 +197,7 @@ backup (const CliArgs *args, const BackupArgs *given, TmkBackupOptions *options)
     return rc;
   g_autoptr (TmkDomain) domain = cli_open (args);
   if (domain == NULL)
-    return args->qmp == NULL ? EXIT_USAGE : EXIT_FAILED;
+    return cli_open_failed (args);
   g_auto (Showing) showing = { .quiet = args->quiet };
   options->begin.warn = warn;
   options->begin.warn_data = &showing;

@@ -18,6 +18,7 @@ void
 cli_args_clear (CliArgs *args)
 {
   g_free (args->qmp);
+  g_strfreev (args->images);
   g_free (args->domain_xml);
   g_free (args->state_dir);
   g_free (args->repository);
@@ -36,7 +37,7 @@ cli_usage (const char *verb, const char *format, ...)
   return EXIT_USAGE;
 }
 
-#define MAX_SHARED 8
+#define MAX_SHARED 9
 
 /* The options that verbs share, those that this one takes. */
 static void
@@ -51,6 +52,9 @@ collect_shared (CliTakes takes, const char *parameters, CliArgs *args, GOptionEn
         "the repository; else $TIDEMARK_REPO", "REPO" } },
     { CLI_DOMAIN,
       { "qmp", 0, 0, G_OPTION_ARG_FILENAME, &args->qmp, "QMP socket of a running QEMU", "ADDR" } },
+    { CLI_DOMAIN,
+      { "image", 0, 0, G_OPTION_ARG_FILENAME_ARRAY, &args->images,
+        "image of a powered-off disk; repeatable", "TARGET=FILE" } },
     { CLI_DOMAIN,
       { "domain-xml", 0, 0, G_OPTION_ARG_FILENAME, &args->domain_xml,
         "libvirt <domain> document that names the disks", "FILE" } },
@@ -204,14 +208,64 @@ cli_read_backup (const CliArgs *args, const char *file)
   return def;
 }
 
+#define FORMAT_OPTION ",format="
+
+/* "vda=/img/root.qcow2,format=qcow2", in `text`, which is cut into its parts. */
+static bool
+parse_image (char *text, TmkImage *image, TmkError **errp)
+{
+  char *path = strchr (text, '=');
+  if (path == NULL || path == text || path[1] == '\0') {
+    error_set (errp, "cli", TMK_ERR_USAGE, 0, "'%s' is no image of a disk", text);
+    error_hint (errp, "write it as in --image vda=/img/root.qcow2");
+    return false;
+  }
+  *path++ = '\0';
+  char *format = g_strrstr (path, FORMAT_OPTION);
+  if (format != NULL)
+    *format = '\0';
+  *image = (TmkImage){
+    .target = text,
+    .path = path,
+    .format = format != NULL ? format + strlen (FORMAT_OPTION) : NULL,
+  };
+  return true;
+}
+
+static TmkDomain *
+open_images (const CliArgs *args, const TmkDomainOptions *options, TmkError **errp)
+{
+  g_auto (GStrv) texts = g_strdupv (args->images);
+  guint n = g_strv_length (texts);
+  g_autofree TmkImage *images = g_new0 (TmkImage, n + 1);
+  for (guint i = 0; i < n; i++)
+    if (!parse_image (texts[i], &images[i], errp))
+      return NULL;
+  return tmk_domain_open_images (images, n, options, errp);
+}
+
+static bool
+names_one_domain (const CliArgs *args)
+{
+  return (args->qmp != NULL) != (args->images != NULL);
+}
+
+int
+cli_open_failed (const CliArgs *args)
+{
+  return names_one_domain (args) ? EXIT_FAILED : EXIT_USAGE;
+}
+
 TmkDomain *
 cli_open (const CliArgs *args)
 {
   g_autoptr (TmkError) err = NULL;
   g_autoptr (TmkDomainDef) def = NULL;
-  if (args->qmp == NULL) {
-    error_set (&err, "cli", TMK_ERR_USAGE, 0, "no domain is named");
-    error_hint (&err, "name a running QEMU by its monitor: --qmp /path/of/qmp.sock");
+  if (!names_one_domain (args)) {
+    error_set (&err, "cli", TMK_ERR_USAGE, 0,
+               args->qmp == NULL ? "no domain is named" : "two domains are named");
+    error_hint (&err, "name a running QEMU by its monitor: --qmp /path/of/qmp.sock, or powered-off"
+                      " disks by their images: --image vda=/path/of/image.qcow2");
     cli_fail (args, err);
     return NULL;
   }
@@ -227,7 +281,8 @@ cli_open (const CliArgs *args)
     }
   }
   TmkDomainOptions options = { .state_dir = args->state_dir, .domain = def };
-  TmkDomain *domain = tmk_domain_open_qmp (args->qmp, &options, &err);
+  TmkDomain *domain = args->qmp != NULL ? tmk_domain_open_qmp (args->qmp, &options, &err)
+                                        : open_images (args, &options, &err);
   if (domain == NULL)
     cli_fail (args, err);
   return domain;

@@ -137,7 +137,7 @@ cmd_disks (int argc, char **argv)
     return rc;
   g_autoptr (TmkDomain) domain = cli_open (&args);
   if (domain == NULL)
-    return args.qmp == NULL ? EXIT_USAGE : EXIT_FAILED;
+    return cli_open_failed (&args);
   g_autoptr (TmkError) err = NULL;
   g_autoptr (TmkDiskList) list = tmk_domain_disks (domain, &err);
   if (list == NULL)
