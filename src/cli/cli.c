@@ -110,6 +110,14 @@ cli_parse_for (CliTakes takes, int argc, char **argv, const char *verb, const ch
   const char *named = g_getenv ("TIDEMARK_REPO");
   if ((takes & CLI_REPOSITORY) != 0 && args->repository == NULL && named != NULL && *named != '\0')
     args->repository = g_strdup (named);
+  for (char **image = args->images; image != NULL && *image != NULL; image++) {
+    const char *equals = strchr (*image, '=');
+    if (equals == NULL || equals == *image || equals[1] == '\0') {
+      *rc = cli_usage (verb, "'%s' is no image of a disk: write it as in vda=/img/root.qcow2",
+                       *image);
+      return false;
+    }
+  }
   guint n = g_strv_length (args->rest);
   if (n < min || n > max) {
     *rc = n < min ? cli_usage (verb, "too few arguments: %s", parameters)
@@ -211,25 +219,19 @@ cli_read_backup (const CliArgs *args, const char *file)
 #define FORMAT_OPTION ",format="
 
 /* "vda=/img/root.qcow2,format=qcow2", in `text`, which is cut into its parts. */
-static bool
-parse_image (char *text, TmkImage *image, TmkError **errp)
+static TmkImage
+split_image (char *text)
 {
   char *path = strchr (text, '=');
-  if (path == NULL || path == text || path[1] == '\0') {
-    error_set (errp, "cli", TMK_ERR_USAGE, 0, "'%s' is no image of a disk", text);
-    error_hint (errp, "write it as in --image vda=/img/root.qcow2");
-    return false;
-  }
   *path++ = '\0';
   char *format = g_strrstr (path, FORMAT_OPTION);
   if (format != NULL)
     *format = '\0';
-  *image = (TmkImage){
+  return (TmkImage){
     .target = text,
     .path = path,
     .format = format != NULL ? format + strlen (FORMAT_OPTION) : NULL,
   };
-  return true;
 }
 
 static TmkDomain *
@@ -239,8 +241,7 @@ open_images (const CliArgs *args, const TmkDomainOptions *options, TmkError **er
   guint n = g_strv_length (texts);
   g_autofree TmkImage *images = g_new0 (TmkImage, n + 1);
   for (guint i = 0; i < n; i++)
-    if (!parse_image (texts[i], &images[i], errp))
-      return NULL;
+    images[i] = split_image (texts[i]);
   return tmk_domain_open_images (images, n, options, errp);
 }
 

@@ -36,8 +36,9 @@
 #define DOMAIN "hv"
 #define DAEMON "qemu-storage-daemon"
 #define START_TIMEOUT_S 30
-#define END_TIMEOUT_S 120 /* it may have much to write; killed, it would leave bitmaps of no use   \
-                           */
+#define END_TIMEOUT_S                                                                              \
+  120 /* it may have much to write; killed, it would leave bitmaps of no use                       \
+       */
 #define LOCK_TIMEOUT_MS 30000
 #define FIRST_LOCK_FD 10
 
@@ -229,11 +230,15 @@ static bool
 start (QmpMachine *machine, bool writable, TmkError **errp)
 {
   Images *images = machine->place_data;
-  for (guint i = 0; i < images->disks->len; i++)
-    if (!image_choose_format (g_ptr_array_index (images->disks, i), machine->given, errp))
+  for (guint i = 0; i < images->disks->len; i++) {
+    ImageDisk *disk = g_ptr_array_index (images->disks, i);
+    struct stat st;
+    if (!image_check_path (disk, disk->path, &st, errp)
+        || !image_choose_format (disk, machine->given, errp))
       return false;
+  }
   g_autofree char *folder
-      = g_strdup_printf ("%s/tidemark-%08x", own_socket_base_folder (), g_random_int ());
+      = g_strdup_printf ("%s/tidemark-images-%08x", own_socket_base_folder (), g_random_int ());
   g_autofree char *owner = machine_process (getpid ());
   g_autoptr (json_t) doc = json_pack ("{s:s, s:s, s:b, s:s?}", "folder", folder, "address",
                                       machine->address, "writable", writable, "owner", owner);

@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #define DOMAIN "hv"
@@ -25,6 +26,25 @@ static const struct {
   { "luks", "LUKS\xba\xbe", 0, 6 },
   { "parallels", "WithoutFreeSpace", 0, 16 },
 };
+
+bool
+image_check_path (const ImageDisk *disk, const char *path, struct stat *st, TmkError **errp)
+{
+  bool ok = stat (path, st) == 0;
+  if (!ok || access (path, R_OK) != 0) {
+    error_set_errno (errp, DOMAIN, errno, "disk '%s': cannot open the image '%s'", disk->target,
+                     path);
+    error_hint (errp, "name the image that the virtual machine starts with, and see that it can be"
+                      " read");
+    return false;
+  }
+  if (S_ISREG (st->st_mode) || S_ISBLK (st->st_mode))
+    return true;
+  error_set (errp, DOMAIN, TMK_ERR_INVALID, 0, "disk '%s': '%s' is neither a file nor a device",
+             disk->target, path);
+  error_hint (errp, "name the image that the virtual machine starts with");
+  return false;
+}
 
 const char *
 image_probe (const char *path, TmkError **errp)

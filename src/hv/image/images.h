@@ -16,6 +16,8 @@
 
 #include "hv/qmp/machine.h"
 
+#include <sys/stat.h>
+
 typedef struct {
   char *target;
   char *path;   /* absolute */
@@ -29,6 +31,9 @@ typedef struct {
 } Images;
 
 /* --- hv/image/format.c ----------------------------------------------------------------------- */
+
+/* Is there a file or a device at `path`, for `disk`, that can be read? */
+bool image_check_path (const ImageDisk *disk, const char *path, struct stat *st, TmkError **errp);
 
 /* What the first bytes of `path` say that it is: a driver's name, "raw" where they say nothing.
  * NULL where it cannot be read. A static string. */

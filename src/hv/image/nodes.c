@@ -69,7 +69,7 @@ explain (const ImageDisk *disk, const char *path, TmkError *why /* stolen */, Tm
     image_set_in_use (disk->target, path, errp);
     return;
   }
-  bool wrong_format = strstr (message, " format") != NULL;
+  bool wrong_format = strstr (message, " format") != NULL || strstr (message, "'driver'") != NULL;
   bool encrypted = strstr (message, "encrypt") != NULL;
   error_propagate (errp, why);
   error_prefix (errp, "disk '%s': cannot open the image '%s'", disk->target, path);
@@ -79,25 +79,6 @@ explain (const ImageDisk *disk, const char *path, TmkError *why /* stolen */, Tm
     error_hint (errp, "say what it is: --image %s=%s,format=…", disk->target, disk->path);
   else
     error_hint (errp, "'qemu-img check' tells whether it is whole");
-}
-
-static bool
-check_path (const ImageDisk *disk, const char *path, struct stat *st, TmkError **errp)
-{
-  bool ok = stat (path, st) == 0;
-  if (!ok || access (path, R_OK) != 0) {
-    error_set_errno (errp, DOMAIN, errno, "disk '%s': cannot open the image '%s'", disk->target,
-                     path);
-    error_hint (errp, "name the image that the virtual machine starts with, and see that it can be"
-                      " read");
-    return false;
-  }
-  if (S_ISREG (st->st_mode) || S_ISBLK (st->st_mode))
-    return true;
-  error_set (errp, DOMAIN, TMK_ERR_INVALID, 0, "disk '%s': '%s' is neither a file nor a device",
-             disk->target, path);
-  error_hint (errp, "name the image that the virtual machine starts with");
-  return false;
 }
 
 /* The path of the image below, NULL without an error where there is none. Free with g_free(). */
@@ -168,7 +149,7 @@ open_image (QmpMachine *machine, const ImageDisk *disk, const char *path, const 
   g_autofree char *name = node_of (path);
   g_autofree char *file = file_node_of (path);
   g_autoptr (json_t) before = query_nodes (machine, errp);
-  if (before == NULL || !check_path (disk, path, &st, errp))
+  if (before == NULL || !image_check_path (disk, path, &st, errp))
     return false;
   if (jsonx_find (before, "node-name", name) != NULL)
     return true; /* a template that several disks have below them */
