@@ -358,7 +358,7 @@ def test_killed_at_every_step(lab: Lab) -> None:
     steps = [line for line in traced.err.splitlines() if line.startswith("testpoint")]
     diag(f"{len(steps)} steps")
     assert len(steps) > 60, steps
-    stride = soak(9, 1)
+    stride = soak(13, 1)
     incremental = 0
     for number in range(lab.rng.randrange(stride) + 1, len(steps) + 1, stride):
         change(lab, scene.disks, count=2)
@@ -400,6 +400,50 @@ def test_killed_and_started(lab: Lab) -> None:
         expect(repo.backup(vm, "--domain-xml", xml), vda="incremental", vdb="incremental")
         repo.assert_tidy(vm)
         repo.check(repo.points[-1])
+
+
+@test
+def test_a_killed_daemon(lab: Lab) -> None:
+    """Costs the backup, and the bitmaps; nothing else."""
+    scene = Scene(lab)
+    lab.writer(scene.disks[0]).write_random(0, SIZE, lab.rng)
+    child = lab.tidemark_popen(*scene.arguments, "--bandwidth", "2M")
+    documents = f"{lab.state}/domains/*/job.json"
+    wait_until(lambda: [path for path in glob.glob(documents)
+                        if '"running"' in open(path, encoding="utf-8").read()], 10)
+    [document] = glob.glob(f"{lab.state}/domains/*/images.json")
+    with open(document, encoding="utf-8") as text:
+        folder = json.load(text)["folder"]
+    with open(f"{folder}/pid", encoding="utf-8") as text:
+        os.kill(int(text.read()), signal.SIGKILL)
+    _, err = child.communicate(timeout=60)
+    assert child.returncode == 1 and "hint:" in err, err
+    assert_tidy(lab, scene.disks)
+    assert not os.path.exists(folder)
+    change(lab, scene.disks)
+    scene.prove()
+    assert "inconsistent" in scene.repo.points[-1].disk("vda")["reason"]
+
+
+@test
+def test_two_at_once(lab: Lab) -> None:
+    """Another process looks while a backup reads, and another backup is refused."""
+    scene = Scene(lab)
+    lab.writer(scene.disks[0]).write_random(0, SIZE, lab.rng)
+    child = lab.tidemark_popen(*scene.arguments, "--bandwidth", "2M")
+    time.sleep(0.6)
+    for _ in range(3):
+        lab.tidemark("disks", *image_options(scene.disks))
+    said = lab.tidemark(*scene.arguments, rc=1)
+    assert "under way" in said.err, said.err
+    said = lab.tidemark("disks", *image_options(scene.disks[:1]), rc=1)  # another domain
+    assert "in use" in said.err and "qemu-storage" in said.err, said.err
+    lab.tidemark("checkpoint", "create", *image_options(scene.disks), "c1", rc=1)
+    assert child.poll() is None
+    _, err = child.communicate(timeout=60)
+    assert child.returncode == 0, err
+    assert_tidy(lab, scene.disks, scene.repo)
+    scene.prove()
 
 
 @test

@@ -64,26 +64,47 @@ guest_name (const char *pid)
   return NULL;
 }
 
-/* "'qemu-system-x86' (process 12, virtual machine 'web')", or NULL. */
 static char *
-find_holder (const char *image)
+comm_of (const char *pid)
+{
+  size_t len;
+  g_autofree char *path = g_build_filename ("/proc", pid, "comm", NULL);
+  char *comm = fsx_read_file (path, 4096, &len, NULL);
+  return comm != NULL ? g_strchomp (comm) : g_strdup ("?");
+}
+
+/* The process that has `image` open, one of QEMU's if there is any; or NULL. Free with g_free(). */
+static char *
+find_process (const char *image)
 {
   struct stat st;
   const char *pid;
+  char *found = NULL;
   g_autoptr (GDir) dir = stat (image, &st) == 0 ? g_dir_open ("/proc", 0, NULL) : NULL;
   while (dir != NULL && (pid = g_dir_read_name (dir)) != NULL) {
     if (!g_ascii_isdigit (*pid) || atol (pid) == (long) getpid () || !has_open (pid, &st))
       continue;
-    size_t len;
-    g_autofree char *path = g_build_filename ("/proc", pid, "comm", NULL);
-    g_autofree char *comm = fsx_read_file (path, 4096, &len, NULL);
-    g_autofree char *guest = guest_name (pid);
-    g_strchomp (comm != NULL ? comm : (comm = g_strdup ("?")));
-    if (guest != NULL)
-      return g_strdup_printf ("'%s' (process %s, virtual machine '%s')", comm, pid, guest);
-    return g_strdup_printf ("'%s' (process %s)", comm, pid);
+    g_autofree char *comm = comm_of (pid);
+    g_free (found);
+    found = g_strdup (pid);
+    if (g_str_has_prefix (comm, "qemu"))
+      break;
   }
-  return NULL;
+  return found;
+}
+
+/* "'qemu-system-x86' (process 12, virtual machine 'web')", or NULL. */
+static char *
+find_holder (const char *image)
+{
+  g_autofree char *pid = find_process (image);
+  if (pid == NULL)
+    return NULL;
+  g_autofree char *comm = comm_of (pid);
+  g_autofree char *guest = guest_name (pid);
+  if (guest != NULL)
+    return g_strdup_printf ("'%s' (process %s, virtual machine '%s')", comm, pid, guest);
+  return g_strdup_printf ("'%s' (process %s)", comm, pid);
 }
 
 void
