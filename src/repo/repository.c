@@ -97,13 +97,24 @@ tmk_repository_init (const char *path, const TmkRepositoryOptions *options, TmkE
   return open_store (g_steal_pointer (&store), errp);
 }
 
+/* For tests: "N", or "N,after", is the operation of the store that fails; see objstore.h. */
+static ObjStore *
+make_faulty (ObjStore *store)
+{
+  const char *where = g_getenv ("TIDEMARK_TEST_STORE_FAILS_AT");
+  if (where == NULL)
+    return store;
+  bool after = g_str_has_suffix (where, ",after");
+  return obj_store_new_faulty (store, g_ascii_strtoull (where, NULL, 10), after, false);
+}
+
 TmkRepository *
 tmk_repository_open (const char *path, TmkError **errp)
 {
   TmkError *err = NULL;
   ObjStore *store = obj_store_open_folder (path, false, &err);
   if (store != NULL)
-    return open_store (store, errp);
+    return open_store (make_faulty (store), errp);
   if (tmk_error_code (err) == TMK_ERR_NOT_FOUND)
     error_hint (&err, "make a repository there with 'tidemark init -r %s'", path);
   error_propagate (errp, err);
