@@ -22,6 +22,7 @@ static const Command commands[] = {
   { "show", "show everything about a point", cmd_show },
   { "diff", "show what differs between two points", cmd_diff },
   { "restore", "restore disks of a point", cmd_restore },
+  { "verify", "read points back, and tell what is damaged", cmd_verify },
   { "stats", "show what a repository holds and takes", cmd_stats },
   { "xml", "validate, align and format documents", cmd_xml },
 };
