@@ -273,6 +273,7 @@ def play_repository(demo: Demo) -> None:
     demo.prove("vda, vdb and vdc were incremental, vdd was full", demo.check, modes == {
         "vda": "incremental", "vdb": "incremental", "vdc": "incremental", "vdd": "full"}, str(modes))
     demo.run("list", "-r", REPOSITORY)
+    demo.run("verify", "-r", REPOSITORY)
 
     demo.title("Both points are restored, while the guest goes on")
     points = [first, second]

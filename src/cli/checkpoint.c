@@ -274,12 +274,15 @@ cmd_checkpoint (int argc, char **argv)
     if (g_str_equal (argv[1], verbs[i].name))
       return verbs[i].run (argc - 1, argv + 1);
   bool help = argc >= 2 && (g_str_equal (argv[1], "--help") || g_str_equal (argv[1], "-h"));
+  if (argc >= 2 && !help)
+    return cli_usage ("checkpoint", "checkpoint: '%s' is neither create, list, dumpxml nor delete",
+                      argv[1]);
   FILE *out = help ? stdout : stderr;
   fputs ("Usage: tidemark checkpoint create|list|dumpxml|delete [OPTION…]\n\n", out);
   for (size_t i = 0; i < G_N_ELEMENTS (verbs); i++)
     fprintf (out, "  %-10s %s\n", verbs[i].name, verbs[i].summary);
-  fputs ("\n'tidemark checkpoint create --help' shows its options, and so on;"
-         " 'man tidemark-checkpoint' has the rest.\n",
+  fputs ("\n'tidemark checkpoint create --help' shows its options, and so on.\n"
+         "'man tidemark-checkpoint' has the rest, with examples.\n",
          out);
   return help ? EXIT_DONE : EXIT_USAGE;
 }
