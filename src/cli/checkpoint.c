@@ -133,13 +133,24 @@ depth_of (const TmkCheckpointList *list, const TmkCheckpointInfo *info)
   return depth;
 }
 
+static int
+indent_of (const TmkCheckpointList *list, const TmkCheckpointInfo *info, bool tree)
+{
+  return tree ? 2 * depth_of (list, info) : 0;
+}
+
 static void
 print_one (const TmkCheckpointList *list, const TmkCheckpointInfo *info, bool tree, bool size)
 {
+  int indent = indent_of (list, info, tree), width = 16;
+  for (size_t i = 0; i < list->n_checkpoints; i++)
+    width = MAX (width, indent_of (list, list->checkpoints[i], tree)
+                            + (int) g_utf8_strlen (list->checkpoints[i]->name, -1));
+  int padding = width - indent - (int) g_utf8_strlen (info->name, -1);
   g_autofree char *time
       = info->created > 0 ? cli_time (info->created * G_USEC_PER_SEC) : g_strdup ("-");
   g_autofree char *changed = cli_size (info->size);
-  printf ("%*s%-16s %-20s", tree ? 2 * depth_of (list, info) : 0, "", info->name, time);
+  printf ("%*s%s%*s %-20s", indent, "", info->name, padding, "", time);
   if (size)
     printf (" %12s", changed);
   for (size_t i = 0; i < info->n_disks; i++)

@@ -129,7 +129,7 @@ cmd_restore (int argc, char **argv)
     { "to", 0, 0, G_OPTION_ARG_FILENAME, &to,
       "where to: a folder; with --disk a new file, block device or nbd:// URI", "TO" },
     { "disk", 0, 0, G_OPTION_ARG_STRING, &disk, "restore this disk alone", "DISK" },
-    { "format", 0, 0, G_OPTION_ARG_STRING, &format, "of images: qcow2 or raw", "FORMAT" },
+    { "format", 0, 0, G_OPTION_ARG_STRING, &format, "of images", "qcow2|raw" },
     { "verify", 0, 0, G_OPTION_ARG_NONE, &verify, "compute the id of every chunk anew", NULL },
     { "threads", 0, 0, G_OPTION_ARG_INT, &threads, "workers (one a core)", "N" },
     G_OPTION_ENTRY_NULL,
