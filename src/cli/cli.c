@@ -108,8 +108,11 @@ cli_parse_for (CliTakes takes, int argc, char **argv, const char *verb, const ch
   if (args->rest == NULL)
     args->rest = g_new0 (char *, 1);
   const char *named = g_getenv ("TIDEMARK_REPO");
-  if ((takes & CLI_REPOSITORY) != 0 && args->repository == NULL && named != NULL && *named != '\0')
+  if ((takes & CLI_REPOSITORY) != 0 && args->repository == NULL && named != NULL
+      && *named != '\0') {
     args->repository = g_strdup (named);
+    args->by_env = true;
+  }
   guint n = g_strv_length (args->rest);
   if (n < min || n > max) {
     *rc = n < min ? cli_usage (verb, "too few arguments: %s", parameters)

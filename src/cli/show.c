@@ -81,6 +81,8 @@ print_document (const CliArgs *args, const TmkPoint *point, const char *what, co
     g_autoptr (TmkError) err = NULL;
     error_set (&err, "cli", TMK_ERR_NOT_FOUND, 0, "point %s was made without a %s document",
                point->id, what);
+    if (g_str_equal (what, "<domain>"))
+      error_hint (&err, "'tidemark backup --domain-xml FILE' keeps it with each point");
     return cli_fail (args, err);
   }
   fputs (document, stdout);
