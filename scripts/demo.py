@@ -129,8 +129,8 @@ class Demo:
         return {disk.name: disk.model.snapshot() for disk in self.vm.disks}
 
     def say_guest(self, watch, blocks: int) -> None:
-        self.show(f"(the guest wrote {blocks} blocks meanwhile; its longest time without a write was"
-                  f" {watch.longest * 1000:.0f} ms)")
+        self.show(f"(the guest wrote {blocks} blocks meanwhile; its longest time without a write"
+                  f" was {watch.longest * 1000:.0f} ms)")
 
     # Backups ----------------------------------------------------------------------------------
 
@@ -161,7 +161,8 @@ class Demo:
         return taken
 
     def state(self) -> str:
-        return self.lab.tidemark_json("status", "--qmp", self.vm.address, rc=(0, 1)).get("state", "")
+        status = self.lab.tidemark_json("status", "--qmp", self.vm.address, rc=(0, 1))
+        return status.get("state", "")
 
     def push(self, name: str, since: dict[str, str], *options: str,
              during: Callable | None = None) -> tuple[Taken, dict[str, str]]:
@@ -172,12 +173,12 @@ class Demo:
             start = f" incremental='{since[disk]}'" if disk in since else ""
             rows += [f"    <disk name='{disk}' type='file'{start}><target file='{path}'/></disk>"]
         self.document(f"{name}.xml", "\n".join(rows + ["  </disks>", "</domainbackup>", ""]))
-        self.document(f"{name}-checkpoint.xml",
+        self.lab.file(f"{name}-checkpoint.xml",
                       f"<domaincheckpoint><name>{name}</name></domaincheckpoint>\n")
         taken = Taken(name, self.models(), self.guest.done(), 0)
         with self.guest.watch() as watch:
-            self.run("begin", "--qmp", self.vm.address, *options, f"{name}.xml", f"{name}-checkpoint.xml",
-                     lines=0)
+            self.run("begin", "--qmp", self.vm.address, *options, f"{name}.xml",
+                     f"{name}-checkpoint.xml", lines=0)
             taken.after = self.guest.done()
             if during:
                 during()
@@ -209,25 +210,25 @@ class Demo:
 
     def compare(self, taken: Taken, images: dict[str, str], fmt: str = "qcow2") -> None:
         """Images of one backup, restored: of one instant, the right one, and right to the byte."""
-        lab, raws = self.lab, {}
+        lab, raws, which = self.lab, {}, taken.name[:8]
         for disk in GUEST_DRIVES:
             raws[disk] = lab.raw(images[disk], fmt)
         try:
             heads = self.guest.check_cut(list(raws.values())).heads
         except AssertionError as why:
-            self.prove(f"{taken.name[:8]}: vdb and vdc are of one instant", self.check, False, str(why))
+            self.prove(f"{which}: vdb and vdc are of one instant", self.check, False, str(why))
             return
-        self.prove(f"{taken.name[:8]}: vdb ends with guest write {heads[0]}, vdc with {heads[1]}: one"
+        self.prove(f"{which}: vdb ends with guest write {heads[0]}, vdc with {heads[1]}: one"
                    f" instant, that of the backup ({taken.before} to {taken.after})", self.check,
                    taken.before <= heads[1] and heads[0] <= taken.after + 1)
         for (disk, drive), head in zip(GUEST_DRIVES.items(), heads):
             taken.models[disk] = self.truth(taken.models[disk], drive, head)
             os.unlink(raws[disk])
         for disk, image in images.items():
-            self.prove(f"{taken.name[:8]}: {disk} is what it was then, in every byte (qemu-img compare)",
+            self.prove(f"{which}: {disk} is what it was then, in every byte (qemu-img compare)",
                        lab.compare, image, taken.models[disk], fmt)
         if fmt == "qcow2":
-            self.prove(f"{taken.name[:8]}: the images are in order (qemu-img check)",
+            self.prove(f"{which}: the images are in order (qemu-img check)",
                        lambda: [lab.check_image(image) for image in images.values()])
 
     # Ending -----------------------------------------------------------------------------------
@@ -261,8 +262,8 @@ def play_repository(demo: Demo) -> None:
     demo.run("init", "-r", REPOSITORY)
     first = demo.backup()
 
-    demo.title("The disks change, one is plugged in; the second backup reads what changed, and the new"
-               " disk")
+    demo.title("The disks change, one is plugged in; the second backup reads what changed, and the"
+               " new disk")
     demo.change()
     vdd = lab.disk("vdd", "48M")
     demo.vm.plug(vdd)
@@ -270,8 +271,9 @@ def play_repository(demo: Demo) -> None:
     # What is written behind the instant must not be in the backup; the limit gives us the time.
     second = demo.backup("--bandwidth", "16M", during=demo.change)
     modes = {disk["name"]: disk["mode"] for disk in second.report["disks"]}
-    demo.prove("vda, vdb and vdc were incremental, vdd was full", demo.check, modes == {
-        "vda": "incremental", "vdb": "incremental", "vdc": "incremental", "vdd": "full"}, str(modes))
+    right = dict.fromkeys(("vda", "vdb", "vdc"), "incremental") | {"vdd": "full"}
+    demo.prove("vda, vdb and vdc were incremental, vdd was full", demo.check, modes == right,
+               str(modes))
     demo.run("list", "-r", REPOSITORY)
     demo.run("verify", "-r", REPOSITORY)
 
@@ -293,8 +295,9 @@ def play_repository(demo: Demo) -> None:
         found = joined([(extent["offset"], extent["length"]) for row in rows
                         if row["name"] == name for extent in row["extents"]])
         really = first.models[name].differs(second.models[name])
-        demo.prove(f"that is right for {name}: {sum(size for _, size in really) / MIB:.1f} MiB differ",
-                   demo.check, found == really, f"{found}\nis not\n{really}")
+        total = sum(size for _, size in really) / MIB
+        demo.prove(f"that is right for {name}: {total:.1f} MiB differ", demo.check, found == really,
+                   f"{found}\nis not\n{really}")
 
     demo.title("The restored machine starts")
     folder = folders[second.name]
@@ -333,7 +336,7 @@ def play_push(demo: Demo) -> Taken:
 def play_pull(demo: Demo, last: Taken) -> None:
     """The same, read by an NBD client. `last` is the backup with checkpoint c2."""
     lab = demo.lab
-    demo.title("A pull: QEMU exports the disks as of one instant, with a map of what changed since c2")
+    demo.title("A pull: QEMU exports disks as of one instant, with a map of what changed since c2")
     demo.change()
     pull = Pull(lab, demo.vm)
     disks = [pull_disk(name, pull.scratch(name), since="c2") for name in GUEST_DRIVES]
