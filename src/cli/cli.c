@@ -106,6 +106,10 @@ cli_parse_for (CliTakes takes, int argc, char **argv, const char *verb, const ch
   const char *named = g_getenv ("TIDEMARK_REPO");
   if ((takes & CLI_REPOSITORY) != 0 && args->repository == NULL && named != NULL && *named != '\0')
     args->repository = g_strdup (named);
+  if (args->repository != NULL && *args->repository == '\0') {
+    *rc = cli_usage (verb, "-r names no folder");
+    return false;
+  }
   guint n = g_strv_length (args->rest);
   if (n < min || n > max) {
     *rc = n < min ? cli_usage (verb, "too few arguments: %s", parameters)
