@@ -113,6 +113,10 @@ cli_parse_for (CliTakes takes, int argc, char **argv, const char *verb, const ch
     args->repository = g_strdup (named);
     args->by_env = true;
   }
+  if (args->repository != NULL && *args->repository == '\0') {
+    *rc = cli_usage (verb, "-r names no folder");
+    return false;
+  }
   guint n = g_strv_length (args->rest);
   if (n < min || n > max) {
     *rc = n < min ? cli_usage (verb, "too few arguments: %s", parameters)

@@ -111,7 +111,10 @@ describe (Backup *backup, TmkError **errp)
   if (n == 0) {
     error_set (errp, DOMAIN, TMK_ERR_NOT_FOUND, 0, "domain '%s' has no disk to back up",
                look->domain);
-    error_hint (errp, "'tidemark disks' shows its disks and why each cannot be backed up");
+    if (backup->options.exclude != NULL || backup->options.definition != NULL)
+      error_hint (errp, "all were left out; 'tidemark disks' shows which there are");
+    else
+      error_hint (errp, "'tidemark disks' shows its disks and why each cannot be backed up");
     return false;
   }
   Manifest *manifest = backup->manifest = manifest_new (n);
@@ -221,6 +224,26 @@ note_job (Backup *backup, TmkError **errp)
   manifest->checkpoint_xml = tmk_domain_checkpoint_xml (backup->domain, manifest->checkpoint,
                                                         TMK_CHECKPOINT_NO_DOMAIN, errp);
   return manifest->checkpoint_xml != NULL;
+}
+
+/* Says so where it was somebody else who ended the job under us. */
+static void
+explain_end (Backup *backup, TmkError **errp)
+{
+  if (is_cancelled (backup))
+    return;
+  TmkJobStatus *status = tmk_domain_job_status (backup->domain, NULL);
+  if (status != NULL && status->started_us == backup->manifest->time_us
+      && (status->state == TMK_JOB_CANCELLED || status->state == TMK_JOB_DONE)) {
+    TmkError *err = NULL;
+    error_set (&err, DOMAIN, TMK_ERR_FAILED, 0, "somebody ended the job that the backup read from");
+    error_hint (&err, "begin again; 'tidemark end' and 'tidemark abort' are not for a backup that"
+                      " runs: interrupt that instead");
+    if (errp != NULL)
+      g_clear_pointer (errp, tmk_error_free);
+    error_propagate (errp, err);
+  }
+  tmk_job_status_free (status);
 }
 
 /* Everything as before begin. */
@@ -427,6 +450,7 @@ run (Backup *backup, TmkError **errp)
     return false;
   if (!note_job (backup, errp) || !copy_disks (backup, errp)
       || !tmk_domain_end (backup->domain, errp)) {
+    explain_end (backup, errp);
     take_back (backup);
     return false;
   }
@@ -498,9 +522,27 @@ to_result (const Backup *backup)
   return shown;
 }
 
+/* Names that nothing may have, before anything is done. */
+static bool
+check_names (const TmkBackupOptions *options, TmkError **errp)
+{
+  if (options->domain_name != NULL && *options->domain_name == '\0') {
+    error_set (errp, DOMAIN, TMK_ERR_USAGE, 0, "the name for the domain is empty");
+    error_hint (errp, "leave --name out, and its own name is used");
+    return false;
+  }
+  if (options->checkpoint == NULL)
+    return true;
+  TmkCheckpointDef *def = tmk_checkpoint_def_new (options->checkpoint, errp);
+  tmk_checkpoint_def_free (def);
+  return def != NULL;
+}
+
 static bool
 prepare (Backup *backup, TmkError **errp)
 {
+  if (!check_names (&backup->options, errp))
+    return false;
   if (!backup->options.dry_run) {
     backup->reserved = hv_reserve (backup->domain, errp);
     if (backup->reserved < 0 || !clean_up_behind (backup, errp))

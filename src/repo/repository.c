@@ -115,7 +115,9 @@ tmk_repository_open (const char *path, TmkError **errp)
   ObjStore *store = obj_store_open_folder (path, false, &err);
   if (store != NULL)
     return open_store (make_faulty (store), errp);
-  if (tmk_error_code (err) == TMK_ERR_NOT_FOUND)
+  if (tmk_error_errno (err) == ENOTDIR)
+    error_hint (&err, "a repository is a folder: give another one");
+  else if (tmk_error_code (err) == TMK_ERR_NOT_FOUND)
     error_hint (&err, "make a repository there with 'tidemark init -r %s'", path);
   error_propagate (errp, err);
   return NULL;

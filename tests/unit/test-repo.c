@@ -384,6 +384,21 @@ test_claims (void)
   g_assert_cmpuint (count_in (repo_store (repo), "points"), ==, 0);
 }
 
+/* What a reader would refuse is not published. */
+static void
+test_unreadable_point (void)
+{
+  g_autoptr (Repo) repo = new_repo (NULL, obj_store_new_memory ());
+  g_autoptr (RepoWriter) writer = repo_writer_new (repo, NULL);
+  g_autoptr (Manifest) manifest = new_manifest ("0000000000000001");
+  g_free (manifest->domain);
+  manifest->domain = g_strdup ("");
+  TmkError *err = NULL;
+  g_assert_false (repo_writer_commit (writer, manifest, &err));
+  assert_code (&err, TMK_ERR_INTERNAL);
+  g_assert_cmpuint (count_in (repo_store (repo), "points"), ==, 0);
+}
+
 /* A root that was not stored makes no point. */
 static void
 test_root_missing (void)
@@ -722,6 +737,7 @@ main (int argc, char **argv)
   g_test_add_func ("/repo/objects", test_objects);
   g_test_add_func ("/repo/threads", test_threads);
   g_test_add_func ("/repo/claims", test_claims);
+  g_test_add_func ("/repo/unreadable-point", test_unreadable_point);
   g_test_add_func ("/repo/root-missing", test_root_missing);
   g_test_add_func ("/repo/lease", test_lease);
   g_test_add_func ("/repo/damage", test_damage);
