@@ -34,8 +34,8 @@ TmkBlockSink *tmk_block_sink_create_file (const char *path, uint64_t size, TmkEr
  * at the disk's end; else TMK_ERR_USAGE. TMK_ERR_EXISTS where there is anything of that name. */
 TmkBlockSink *tmk_block_sink_create_qcow2 (const char *path, uint64_t size, TmkError **errp);
 
-/* Opens a block device for writing, alone: TMK_ERR_BUSY where it is mounted or in use, also by QEMU;
- * TMK_ERR_INVALID where it is no block device. */
+/* Opens a block device for writing, alone: TMK_ERR_BUSY where it is mounted or in use, by QEMU,
+ * say; TMK_ERR_INVALID where it is no block device. */
 TmkBlockSink *tmk_block_sink_open_device (const char *path, TmkError **errp);
 
 /* Opens a writable NBD export; see tmk_block_source_open_nbd(). TMK_ERR_DENIED where it is

@@ -363,6 +363,18 @@ copy_disk (Backup *backup, const PlanDisk *plan, ManifestDisk *disk, TmkError **
   return ok;
 }
 
+/* What a user can do about a disk that could not be read. */
+static void
+explain (const ManifestDisk *disk, TmkError **errp)
+{
+  if (errp == NULL || *errp == NULL || tmk_error_code (*errp) == TMK_ERR_CANCELLED)
+    return;
+  error_prefix (errp, "disk '%s'", disk->name);
+  if (tmk_error_code (*errp) == TMK_ERR_GONE && tmk_error_hint (*errp) == NULL)
+    error_hint (errp, "QEMU has ended, or somebody ended the job; nothing was lost, and the next"
+                      " backup cleans up");
+}
+
 static bool
 copy_disks (Backup *backup, TmkError **errp)
 {
@@ -372,8 +384,7 @@ copy_disks (Backup *backup, TmkError **errp)
     if (!plan->selected)
       continue;
     if (!copy_disk (backup, plan, &backup->manifest->disks[n], errp)) {
-      if (errp == NULL || *errp == NULL || tmk_error_code (*errp) != TMK_ERR_CANCELLED)
-        error_prefix (errp, "disk '%s'", backup->manifest->disks[n].name);
+      explain (&backup->manifest->disks[n], errp);
       return false;
     }
     n++;

@@ -270,7 +270,8 @@ guess (uint64_t low, uint64_t high, uint64_t least, uint64_t most, uint64_t key)
 
 /* A view whose contents are wrong can only make this miss, not read elsewhere. */
 bool
-index_view_find (const IndexView *view, const ObjectId *id, IndexEntry *entry)
+index_view_find_number (const IndexView *view, const ObjectId *id, IndexEntry *entry,
+                        uint64_t *number)
 {
   if (!index_filter_has (view->filter, view->n_blocks, id))
     return false;
@@ -281,8 +282,10 @@ index_view_find (const IndexView *view, const ObjectId *id, IndexEntry *entry)
     uint64_t i = step < GUESSES ? guess (low, high, least, most, key) : low + (high - low) / 2;
     const unsigned char *at = entry_at (view, i);
     int order = memcmp (at, id, OBJECT_ID_SIZE);
-    if (order == 0)
+    if (order == 0) {
+      *number = i;
       return index_view_entry (view, i, entry);
+    }
     if (order < 0) {
       low = i + 1;
       least = leading_bits (at);
@@ -292,4 +295,11 @@ index_view_find (const IndexView *view, const ObjectId *id, IndexEntry *entry)
     }
   }
   return false;
+}
+
+bool
+index_view_find (const IndexView *view, const ObjectId *id, IndexEntry *entry)
+{
+  uint64_t number;
+  return index_view_find_number (view, id, entry, &number);
 }

@@ -60,6 +60,9 @@ bool index_view_entry (const IndexView *view, uint64_t i, IndexEntry *entry);
 
 /* False: not there, or its entry makes no sense. */
 bool index_view_find (const IndexView *view, const ObjectId *id, IndexEntry *entry);
+/* The same, with the entry's number. */
+bool index_view_find_number (const IndexView *view, const ObjectId *id, IndexEntry *entry,
+                             uint64_t *number);
 
 /* Writing: everything that comes before the entries, then the entries, then the filter. */
 uint64_t index_blocks_for (uint64_t entries);

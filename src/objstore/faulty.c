@@ -2,6 +2,7 @@
 /* objstore/faulty.c: a store whose n-th operation fails, for tests. Operations are everything that
  * can fail: each piece that is appended, each read, each list counts. The count is atomic. */
 #include "objstore/objstore.h"
+#include "util/testpoint.h"
 
 #include <errno.h>
 #include <stdatomic.h>
@@ -40,6 +41,7 @@ next_fate (ObjStore *store)
   uint64_t n = atomic_fetch_add (&self->count, 1) + 1;
   if (self->fail_at == 0 || n < self->fail_at || (n > self->fail_at && !self->sticky))
     return FATE_WELL;
+  testpoint ("store-fails");
   return self->after ? FATE_FAIL_AFTER : FATE_FAIL;
 }
 

@@ -390,23 +390,46 @@ set_late (QmpClient *client, const char *command, TmkError **errp)
   hang_up (client);
 }
 
+static char *
+new_id (QmpClient *client)
+{
+  return g_strdup_printf ("tidemark-%08x-%u", client->session, ++client->serial);
+}
+
+static gint64
+deadline_of (const QmpClient *client)
+{
+  return g_get_monotonic_time () + (gint64) client->opts.reply_timeout_ms * 1000;
+}
+
+/* Waits for the reply to what was sent as `id`. */
+static json_t *
+await_reply (QmpClient *client, const char *command, json_t *arguments, const char *id,
+             gint64 deadline, TmkError **errp)
+{
+  bool late;
+  json_t *message;
+  while ((message = receive (client, deadline, &late, errp)) != NULL) {
+    bool ours = is_reply (message, id);
+    json_t *result
+        = ours ? take_result (command, message, find_secret (command, arguments), errp) : NULL;
+    json_decref (message);
+    if (ours)
+      return result;
+  }
+  if (late)
+    set_late (client, command, errp);
+  return NULL;
+}
+
 static json_t *
 run_command (QmpClient *client, const char *command, json_t *arguments, TmkError **errp)
 {
-  g_autofree char *id = g_strdup_printf ("tidemark-%08x-%u", client->session, ++client->serial);
-  gint64 deadline = g_get_monotonic_time () + (gint64) client->opts.reply_timeout_ms * 1000;
+  g_autofree char *id = new_id (client);
+  gint64 deadline = deadline_of (client);
   bool late;
-  if (send_command (client, command, arguments, id, deadline, &late, errp)) {
-    json_t *message;
-    while ((message = receive (client, deadline, &late, errp)) != NULL) {
-      bool ours = is_reply (message, id);
-      json_t *result
-          = ours ? take_result (command, message, find_secret (command, arguments), errp) : NULL;
-      json_decref (message);
-      if (ours)
-        return result;
-    }
-  }
+  if (send_command (client, command, arguments, id, deadline, &late, errp))
+    return await_reply (client, command, arguments, id, deadline, errp);
   if (late)
     set_late (client, command, errp);
   return NULL;
@@ -421,13 +444,18 @@ pass_testpoint (const char *command, const char *suffix)
   testpoint (name);
 }
 
+static void
+set_closed (const QmpClient *client, TmkError **errp)
+{
+  error_set (errp, DOMAIN, TMK_ERR_GONE, ENOTCONN, "there is no connection to '%s'", client->addr);
+}
+
 json_t *
 qmp_execute (QmpClient *client, const char *command, json_t *arguments, TmkError **errp)
 {
   g_autoptr (json_t) args = arguments;
   if (client->fd < 0) {
-    error_set (errp, DOMAIN, TMK_ERR_GONE, ENOTCONN, "there is no connection to '%s'",
-               client->addr);
+    set_closed (client, errp);
     return NULL;
   }
   pass_testpoint (command, "");
@@ -445,7 +473,79 @@ qmp_run (QmpClient *client, const char *command, json_t *arguments, TmkError **e
   return result != NULL;
 }
 
-/* --- opening */
+/* --- many commands at once */
+
+void
+qmp_batch_add (json_t *batch, const char *command, json_t *arguments)
+{
+  g_assert (find_secret (command, arguments) == NULL);
+  json_array_append_new (batch,
+                         json_pack ("{s:s, s:o*}", "execute", command, "arguments", arguments));
+}
+
+/* Sends them all, or those before one that cannot be sent: then with an error, which is that one's.
+ * The ids of those that were sent. */
+static GPtrArray *
+send_batch (QmpClient *client, const json_t *batch, TmkError **errp)
+{
+  GPtrArray *ids = g_ptr_array_new_with_free_func (g_free);
+  gint64 deadline = deadline_of (client);
+  size_t i;
+  json_t *one;
+  json_array_foreach (batch, i, one) {
+    const char *command = jsonx_string (one, "execute");
+    g_autofree char *id = new_id (client);
+    bool late;
+    pass_testpoint (command, "");
+    if (!send_command (client, command, json_object_get (one, "arguments"), id, deadline, &late,
+                       errp)) {
+      if (late)
+        set_late (client, command, errp);
+      break;
+    }
+    g_ptr_array_add (ids, g_steal_pointer (&id));
+  }
+  return ids;
+}
+
+json_t *
+qmp_execute_all (QmpClient *client, const json_t *batch, size_t *failed, TmkError **errp)
+{
+  g_autoptr (json_t) results = json_array ();
+  g_autoptr (TmkError) unsent = NULL;
+  g_autoptr (TmkError) first = NULL;
+  size_t i, at = 0;
+  if (client->fd < 0) {
+    set_closed (client, errp);
+    return NULL;
+  }
+  g_autoptr (GPtrArray) ids = send_batch (client, batch, &unsent);
+  /* Also where one could not be sent: QEMU carries out those before it, and one of them may have
+   * failed first. */
+  for (i = 0; i < ids->len && client->fd >= 0; i++) {
+    json_t *one = json_array_get (batch, i);
+    const char *command = jsonx_string (one, "execute");
+    g_autoptr (TmkError) err = NULL;
+    json_t *result = await_reply (client, command, json_object_get (one, "arguments"),
+                                  g_ptr_array_index (ids, i), deadline_of (client), &err);
+    pass_testpoint (command, ":done");
+    json_array_append_new (results, result != NULL ? result : json_null ());
+    if (err != NULL && first == NULL) {
+      first = g_steal_pointer (&err);
+      at = i;
+    }
+  }
+  if (first == NULL && unsent != NULL) {
+    first = g_steal_pointer (&unsent);
+    at = ids->len;
+  }
+  if (first == NULL)
+    return g_steal_pointer (&results);
+  if (failed != NULL)
+    *failed = at;
+  error_propagate (errp, g_steal_pointer (&first));
+  return NULL;
+}
 
 bool
 qmp_pass_fd (QmpClient *client, const char *name, int fd, TmkError **errp)
@@ -455,6 +555,8 @@ qmp_pass_fd (QmpClient *client, const char *name, int fd, TmkError **errp)
   client->passed = -1;
   return ok;
 }
+
+/* --- opening */
 
 static bool
 take_greeting (QmpClient *client, json_t *greeting, TmkError **errp)

@@ -224,8 +224,11 @@ repo_packer_finish (RepoPacker *packer, TmkError **errp)
   if (packer->out == NULL)
     return writer_check (packer->writer, errp);
   IndexPack pack;
-  if (!publish (packer, &pack, errp)) {
+  TmkError *err = NULL;
+  if (!publish (packer, &pack, &err)) {
+    writer_break (packer->writer, err);
     give_up (packer);
+    error_propagate (errp, err);
     return false;
   }
   bool ok
@@ -269,10 +272,12 @@ repo_packer_store (RepoPacker *packer, ObjectKind kind, const ObjectId *id, cons
   if (!object_id_is_zero (id) && !claim (packer, kind, id, &mine, errp))
     return false;
   uint32_t length = 0;
-  if (mine && !put (packer, kind, id, plain, size, &length, errp)) {
+  TmkError *err = NULL;
+  if (mine && !put (packer, kind, id, plain, size, &length, &err)) {
     /* Others count on it from the moment it was claimed. */
-    atomic_store (&packer->writer->broken, true);
+    writer_break (packer->writer, err);
     give_up (packer);
+    error_propagate (errp, err);
     return false;
   }
   if ((packer->size >= packer->config->pack_size || packer->entries >= ENTRIES_MAX)

@@ -244,7 +244,7 @@ points_find (const PointSet *points, const char *spec, TmkError **errp)
   }
   size_t len = strlen (spec);
   if (len < PREFIX_MIN || len > POINT_ID_DIGITS || strspn (spec, "0123456789abcdefABCDEF") != len) {
-    error_set (errp, DOMAIN, TMK_ERR_USAGE, 0, "'%s' names no point", spec);
+    error_set (errp, DOMAIN, TMK_ERR_NOT_FOUND, 0, "'%s' names no point", spec);
     error_hint (errp,
                 "give at least two digits of an id, DOMAIN/latest or DOMAIN/2026-11-22T17:08");
     return NULL;

@@ -6,6 +6,7 @@
 #include "repo/repository.h"
 
 #include "repo/points.h"
+#include "repo/verify.h"
 
 #include "util/bytes.h"
 
@@ -96,13 +97,24 @@ tmk_repository_init (const char *path, const TmkRepositoryOptions *options, TmkE
   return open_store (g_steal_pointer (&store), errp);
 }
 
+/* For tests: "N", or "N,after", is the operation of the store that fails; see objstore.h. */
+static ObjStore *
+make_faulty (ObjStore *store)
+{
+  const char *where = g_getenv ("TIDEMARK_TEST_STORE_FAILS_AT");
+  if (where == NULL)
+    return store;
+  bool after = g_str_has_suffix (where, ",after");
+  return obj_store_new_faulty (store, g_ascii_strtoull (where, NULL, 10), after, false);
+}
+
 TmkRepository *
 tmk_repository_open (const char *path, TmkError **errp)
 {
   TmkError *err = NULL;
   ObjStore *store = obj_store_open_folder (path, false, &err);
   if (store != NULL)
-    return open_store (store, errp);
+    return open_store (make_faulty (store), errp);
   if (tmk_error_code (err) == TMK_ERR_NOT_FOUND)
     error_hint (&err, "make a repository there with 'tidemark init -r %s'", path);
   error_propagate (errp, err);
@@ -272,4 +284,84 @@ tmk_repository_find (TmkRepository *repository, const char *spec, TmkError **err
   TmkPointList *list = repository_describe (&manifest, 1);
   describe_damaged (list, points);
   return list;
+}
+
+/* ---- verifying ---------------------------------------------------------------------------- */
+
+typedef struct {
+  const TmkVerifyOptions *options;
+} VerifyCalls;
+
+static void
+on_damage (const VerifyDamage *damage, void *data)
+{
+  const VerifyCalls *calls = data;
+  TmkDamage shown = { .point = damage->point,
+                      .disk = damage->disk,
+                      .offset = damage->offset,
+                      .length = damage->length,
+                      .message = damage->message };
+  if (calls->options->damage != NULL)
+    calls->options->damage (&shown, calls->options->data);
+}
+
+static void
+on_progress (uint64_t done, uint64_t total, void *data)
+{
+  const VerifyCalls *calls = data;
+  if (calls->options->progress != NULL)
+    calls->options->progress (done, total, calls->options->data);
+}
+
+static bool
+on_cancelled (void *data)
+{
+  const VerifyCalls *calls = data;
+  return calls->options->cancelled != NULL && calls->options->cancelled (calls->options->data);
+}
+
+/* The points that were named, each once. */
+static GPtrArray *
+find_named (const PointSet *points, const TmkVerifyOptions *options, TmkError **errp)
+{
+  g_autoptr (GPtrArray) named = g_ptr_array_new ();
+  for (size_t i = 0; i < options->n_points; i++) {
+    const Manifest *manifest = points_find (points, options->points[i], errp);
+    if (manifest == NULL)
+      return NULL;
+    if (!g_ptr_array_find (named, manifest, NULL))
+      g_ptr_array_add (named, (void *) manifest);
+  }
+  return g_steal_pointer (&named);
+}
+
+bool
+tmk_repository_verify (TmkRepository *repository, const TmkVerifyOptions *options,
+                       TmkVerifyResult *result, TmkError **errp)
+{
+  static const TmkVerifyOptions none;
+  VerifyCalls calls = { options != NULL ? options : &none };
+  VerifyOptions inner = { .sample = calls.options->sample,
+                          .damage = on_damage,
+                          .progress = on_progress,
+                          .cancelled = on_cancelled,
+                          .data = &calls };
+  g_autoptr (PointSet) points = NULL;
+  g_autoptr (GPtrArray) named = NULL;
+  VerifyResult found;
+  if (calls.options->n_points > 0) {
+    points = points_load (repository->repo, NULL, errp);
+    named = points != NULL ? find_named (points, calls.options, errp) : NULL;
+    if (named == NULL)
+      return false;
+  }
+  if (!repo_verify (repository->repo, named != NULL ? (const Manifest *const *) named->pdata : NULL,
+                    named != NULL ? named->len : 0, &inner, &found, errp))
+    return false;
+  *result = (TmkVerifyResult){ .points = found.points,
+                               .disks = found.disks,
+                               .objects = found.nodes + found.chunks,
+                               .bytes = found.bytes,
+                               .damaged = found.damaged };
+  return true;
 }

@@ -38,6 +38,7 @@ repo_writer_free (RepoWriter *writer)
   id_set_clear (&writer->claims);
   g_array_unref (writer->packs);
   g_array_unref (writer->entries);
+  tmk_error_free (writer->why);
   g_mutex_clear (&writer->publishing);
   g_mutex_clear (&writer->lock);
   g_free (writer);
@@ -58,11 +59,28 @@ writer_check (RepoWriter *writer, TmkError **errp)
 {
   if (!atomic_load_explicit (&writer->broken, memory_order_relaxed))
     return true;
+  g_mutex_lock (&writer->lock);
+  TmkError *why = writer->why != NULL ? error_copy (writer->why) : NULL;
+  g_mutex_unlock (&writer->lock);
+  if (why != NULL) {
+    error_propagate (errp, why);
+    return false;
+  }
   error_set (errp, DOMAIN, TMK_ERR_FAILED, 0,
              "'%s': something could not be stored earlier in this backup",
              repo_location (writer->repo));
   error_hint (errp, "run the backup again");
   return false;
+}
+
+void
+writer_break (RepoWriter *writer, const TmkError *why)
+{
+  g_mutex_lock (&writer->lock);
+  if (writer->why == NULL && why != NULL)
+    writer->why = error_copy (why);
+  g_mutex_unlock (&writer->lock);
+  atomic_store (&writer->broken, true);
 }
 
 bool

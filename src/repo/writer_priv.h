@@ -31,10 +31,14 @@ struct RepoWriter {
   GArray *entries; /* of IndexEntry: … and what is in them, `pack` a number in `packs` */
   unsigned open_packs;
   RepoWriterStats stats;
+  TmkError *why; /* it is broken; the first reason, or NULL */
 };
 
 /* Is this chunk new, and the caller the one to store it? */
 bool writer_claim (RepoWriter *writer, const ObjectId *id, bool *mine, TmkError **errp);
+
+/* Nothing can be committed any more, because of `why`, which everybody is told from now on. */
+void writer_break (RepoWriter *writer, const TmkError *why);
 
 /* A pack was begun; was given up, with what it held. */
 void writer_pack_begun (RepoWriter *writer);

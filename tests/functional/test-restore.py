@@ -31,6 +31,7 @@ def backed_up(lab: Lab, *sizes: str, operations: int = 40) -> tuple[Repository, 
 
 def loop(lab: Lab, size: int) -> str:
     """A loop device full of garbage; to be detached."""
+    lab.need("losetup")
     path = lab.fresh(".loop")
     with open(path, "wb") as out:
         out.write(b"\xee" * size)
@@ -159,6 +160,7 @@ def test_block_device(lab: Lab) -> None:
 @test
 def test_device_in_use(lab: Lab) -> None:
     """A guest that has the device, or a file system on it, keeps it."""
+    lab.need("mke2fs")
     repo, _vm = backed_up(lab, "4M")
     if os.geteuid() != 0:
         raise Skip("may not make loop devices")

@@ -281,7 +281,10 @@ test_device (void)
     return;
   }
   g_strstrip (device);
+  /* Held open it is there until it is closed, whatever this test comes to. */
   g_autofree char *detach = g_strdup_printf ("losetup -d '%s'", device);
+  int hold = open (device, O_RDONLY | O_CLOEXEC);
+  g_free (run_process (detach));
   g_autoptr (TmkError) err = NULL;
   TmkBlockSink *sink = tmk_block_sink_open_device (device, &err);
   if (sink != NULL) {
@@ -310,12 +313,16 @@ test_device (void)
     g_autofree char *serve = g_strdup_printf ("qemu-nbd -t -f raw -k '%s' '%s'", socket, device);
     GPid pid = start_process (serve);
     wait_for_server (socket);
+    /* It listens before it has opened the device, and answers after that. */
+    g_autofree char *uri = g_strdup_printf ("nbd+unix:///?socket=%s", socket);
+    tmk_block_source_free (tmk_block_source_open_nbd (uri, NULL, &err));
+    assert_ok (err);
     TmkError *busy = NULL;
     g_assert_null (tmk_block_sink_open_device (device, &busy));
     end_process (pid);
     assert_error (&busy, TMK_ERR_BUSY, "in use by QEMU");
   }
-  g_free (run_process (detach));
+  close (hold);
   assert_ok (err);
   remove_folder (folder);
 }

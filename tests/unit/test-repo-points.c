@@ -121,10 +121,10 @@ test_find_by_id (void)
   assert_not_found (points, "bb", TMK_ERR_USAGE, "bbbb000000000002, bbbb000000000003");
   assert_not_found (points, "cccc", TMK_ERR_USAGE, "fits 2 points");
   assert_not_found (points, "dd", TMK_ERR_NOT_FOUND, "'dd'");
-  assert_not_found (points, "aaaa0000000000011", TMK_ERR_USAGE, "names no point");
-  assert_not_found (points, "a", TMK_ERR_USAGE, "names no point");
-  assert_not_found (points, "", TMK_ERR_USAGE, "names no point");
-  assert_not_found (points, "latest", TMK_ERR_USAGE, "names no point");
+  assert_not_found (points, "aaaa0000000000011", TMK_ERR_NOT_FOUND, "names no point");
+  assert_not_found (points, "a", TMK_ERR_NOT_FOUND, "names no point");
+  assert_not_found (points, "", TMK_ERR_NOT_FOUND, "names no point");
+  assert_not_found (points, "latest", TMK_ERR_NOT_FOUND, "names no point");
 }
 
 static void

@@ -77,16 +77,15 @@ identify (QmpMachine *machine, char **key, TmkError **errp)
 bool
 machine_refresh (QmpMachine *machine, TmkError **errp)
 {
-  g_autoptr (json_t) block = qmp_execute (machine->client, "query-block", NULL, errp);
-  if (block == NULL)
+  g_autoptr (json_t) batch = json_array ();
+  qmp_batch_add (batch, "query-block", NULL);
+  qmp_batch_add (batch, "query-blockstats", NULL);
+  qmp_batch_add (batch, "query-named-block-nodes", NULL);
+  g_autoptr (json_t) said = qmp_execute_all (machine->client, batch, NULL, errp);
+  if (said == NULL)
     return false;
-  g_autoptr (json_t) stats = qmp_execute (machine->client, "query-blockstats", NULL, errp);
-  if (stats == NULL)
-    return false;
-  g_autoptr (json_t) nodes = qmp_execute (machine->client, "query-named-block-nodes", NULL, errp);
-  if (nodes == NULL)
-    return false;
-  GPtrArray *disks = qmp_disks_new (block, stats, nodes, errp);
+  GPtrArray *disks = qmp_disks_new (json_array_get (said, 0), json_array_get (said, 1),
+                                    json_array_get (said, 2), errp);
   if (disks == NULL)
     return false;
   if (machine->given != NULL)

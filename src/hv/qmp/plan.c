@@ -224,7 +224,9 @@ plan_incremental (JobDisk *push, const QmpDisk *disk, const char *name, GPtrArra
     if (part != NULL && (push->granularity == 0 || part->granularity < push->granularity))
       push->granularity = part->granularity;
   }
-  push->estimate = chain->dirty;
+  /* What was discarded is dirty as well, and takes no room but for tables: after an fstrim that may
+   * be most of the disk. */
+  push->estimate = MIN (chain->dirty, push->estimate + chain->dirty / 2048);
   return true;
 }
 

@@ -24,64 +24,59 @@ has_quirk (QmpMachine *machine, QmpQuirk quirk)
 
 /* --- starting -------------------------------------------------------------------------------- */
 
-static bool
-add_filter (QmpMachine *machine, const JobPlan *plan, const JobDisk *disk, TmkError **errp)
-{
-  json_t *options
-      = json_pack ("{s:s, s:s, s:s, s:s, s:s, s:i}", "driver", "copy-before-write", "node-name",
-                   disk->filter_node, "file", disk->root_node, "target", disk->format_node,
-                   "on-cbw-error", "break-snapshot", "cbw-timeout",
-                   plan->scratch_timeout != 0 ? (int) plan->scratch_timeout : CBW_TIMEOUT_S);
-  return qmp_blockdev_add (machine->client, options, errp);
-}
+typedef void (*AddFunction) (json_t *batch, QmpMachine *machine, const JobPlan *plan,
+                             const JobDisk *disk);
 
-/* Notes what the guest writes, for scratch_look(). It goes with the filter. */
+/* What `add` has QEMU do for each disk, all at once. */
 static bool
-add_bitmap (QmpMachine *machine, const JobDisk *disk, TmkError **errp)
+for_all_disks (QmpMachine *machine, const JobPlan *plan, AddFunction add, TmkError **errp)
 {
-  return qmp_run (machine->client, "block-dirty-bitmap-add",
-                  json_pack ("{s:s, s:s, s:i}", "node", disk->filter_node, "name",
-                             disk->filter_node, "granularity", BITMAP_GRANULARITY),
-                  errp);
-}
-
-static bool
-add_snapshot (QmpMachine *machine, const JobDisk *disk, TmkError **errp)
-{
-  json_t *options = json_pack ("{s:s, s:s, s:s}", "driver", "snapshot-access", "node-name",
-                               disk->snapshot_node, "file", disk->filter_node);
-  return qmp_blockdev_add (machine->client, options, errp);
-}
-
-static bool
-set_drive (QmpMachine *machine, const char *device, const char *value, TmkError **errp)
-{
-  return qmp_run (
-      machine->client, "qom-set",
-      json_pack ("{s:s, s:s, s:s}", "path", device, "property", "drive", "value", value), errp);
-}
-
-/* What must happen while the guest stands still: all filters in, and the bitmaps of the instant. */
-static bool
-insert_filters (QmpMachine *machine, const JobPlan *plan, TmkError **errp)
-{
-  for (guint i = 0; i < plan->disks->len; i++) {
-    const JobDisk *disk = g_ptr_array_index (plan->disks, i);
-    if (!set_drive (machine, disk->device, disk->filter_node, errp)) {
-      error_prefix (errp, "disk '%s'", disk->name);
-      return false;
-    }
-  }
-  json_t *actions = job_plan_pull_actions (plan, false);
-  if (json_array_size (actions) == 0) {
-    json_decref (actions);
+  g_autoptr (json_t) batch = json_array ();
+  size_t failed = 0;
+  for (guint i = 0; i < plan->disks->len; i++)
+    add (batch, machine, plan, g_ptr_array_index (plan->disks, i));
+  g_autoptr (json_t) results = qmp_execute_all (machine->client, batch, &failed, errp);
+  if (results != NULL)
     return true;
-  }
-  return qmp_transaction (machine->client, actions, errp);
+  size_t each = json_array_size (batch) / plan->disks->len;
+  const JobDisk *disk = g_ptr_array_index (plan->disks, failed / each);
+  error_prefix (errp, "disk '%s'", disk->name);
+  return false;
 }
 
-static bool
-export_disk (QmpMachine *machine, const JobDisk *disk, TmkError **errp)
+/* With a bitmap that notes what the guest writes, for scratch_look(). It goes with the filter. */
+static void
+add_filter (json_t *batch, QmpMachine *machine, const JobPlan *plan, const JobDisk *disk)
+{
+  qmp_batch_add (
+      batch, "blockdev-add",
+      json_pack ("{s:s, s:s, s:s, s:s, s:s, s:i}", "driver", "copy-before-write", "node-name",
+                 disk->filter_node, "file", disk->root_node, "target", disk->format_node,
+                 "on-cbw-error", "break-snapshot", "cbw-timeout",
+                 plan->scratch_timeout != 0 ? (int) plan->scratch_timeout : CBW_TIMEOUT_S));
+  qmp_batch_add (batch, "block-dirty-bitmap-add",
+                 json_pack ("{s:s, s:s, s:i}", "node", disk->filter_node, "name", disk->filter_node,
+                            "granularity", BITMAP_GRANULARITY));
+}
+
+static void
+insert_filter (json_t *batch, QmpMachine *machine, const JobPlan *plan, const JobDisk *disk)
+{
+  qmp_batch_add (batch, "qom-set",
+                 json_pack ("{s:s, s:s, s:s}", "path", disk->device, "property", "drive", "value",
+                            disk->filter_node));
+}
+
+static void
+add_snapshot (json_t *batch, QmpMachine *machine, const JobPlan *plan, const JobDisk *disk)
+{
+  qmp_batch_add (batch, "blockdev-add",
+                 json_pack ("{s:s, s:s, s:s}", "driver", "snapshot-access", "node-name",
+                            disk->snapshot_node, "file", disk->filter_node));
+}
+
+static void
+add_export (json_t *batch, QmpMachine *machine, const JobPlan *plan, const JobDisk *disk)
 {
   bool overlay = has_quirk (machine, QUIRK_SNAPSHOT_ACCESS_WRONG);
   json_t *options = json_pack ("{s:s, s:s, s:s, s:s, s:b}", "type", "nbd", "id", disk->export_id,
@@ -91,10 +86,21 @@ export_disk (QmpMachine *machine, const JobDisk *disk, TmkError **errp)
     json_object_set_new (
         options, "bitmaps",
         json_pack ("[{s:s, s:s}]", "node", disk->format_node, "name", disk->bitmap));
-  if (qmp_run (machine->client, "block-export-add", options, errp))
+  qmp_batch_add (batch, "block-export-add", options);
+}
+
+/* What must happen while the guest stands still: all filters in, and the bitmaps of the instant. */
+static bool
+insert_filters (QmpMachine *machine, const JobPlan *plan, TmkError **errp)
+{
+  if (!for_all_disks (machine, plan, insert_filter, errp))
+    return false;
+  json_t *actions = job_plan_pull_actions (plan, false);
+  if (json_array_size (actions) == 0) {
+    json_decref (actions);
     return true;
-  error_prefix (errp, "disk '%s'", disk->name);
-  return false;
+  }
+  return qmp_transaction (machine->client, actions, errp);
 }
 
 static bool
@@ -117,10 +123,8 @@ pull_start (QmpMachine *machine, const JobPlan *plan, const TmkBeginOptions *opt
 {
   if (!tls_start (machine, plan, errp))
     return false;
-  for (guint i = 0; i < plan->disks->len; i++)
-    if (!add_filter (machine, plan, g_ptr_array_index (plan->disks, i), errp)
-        || !add_bitmap (machine, g_ptr_array_index (plan->disks, i), errp))
-      return false;
+  if (!for_all_disks (machine, plan, add_filter, errp))
+    return false;
 
   Quiesce quiesce;
   quiesce_begin (&quiesce, options);
@@ -130,16 +134,10 @@ pull_start (QmpMachine *machine, const JobPlan *plan, const TmkBeginOptions *opt
     return false;
 
   /* Only now: the node pins the state that it finds. */
-  for (guint i = 0; i < plan->disks->len; i++)
-    if (!add_snapshot (machine, g_ptr_array_index (plan->disks, i), errp))
-      return false;
-  if (!server_start (machine, plan, errp))
+  if (!for_all_disks (machine, plan, add_snapshot, errp) || !server_start (machine, plan, errp))
     return false;
   record_set_server_started (record);
-  for (guint i = 0; i < plan->disks->len; i++)
-    if (!export_disk (machine, g_ptr_array_index (plan->disks, i), errp))
-      return false;
-  return true;
+  return for_all_disks (machine, plan, add_export, errp);
 }
 
 /* --- probing --------------------------------------------------------------------------------- */

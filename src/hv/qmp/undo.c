@@ -272,7 +272,8 @@ remove_export (QmpMachine *machine, const char *id, const char *socket, TmkError
 }
 
 static bool
-undo_one (QmpMachine *machine, const json_t *nodes, const json_t *entry, TmkError **errp)
+undo_one (QmpMachine *machine, const json_t *nodes, const json_t *jobs, const json_t *entry,
+          TmkError **errp)
 {
   const char *op = jsonx_string (entry, "op");
   const char *name = jsonx_string (entry, "name");
@@ -295,7 +296,7 @@ undo_one (QmpMachine *machine, const json_t *nodes, const json_t *entry, TmkErro
   if (g_str_equal (op, "checkpoint"))
     return remove_checkpoint_bitmap (machine, nodes, entry, errp);
   if (g_str_equal (op, "job"))
-    return end_job (client, id, errp);
+    return jsonx_find (jobs, "id", id) == NULL || end_job (client, id, errp);
   if (g_str_equal (op, "node"))
     return jsonx_find (nodes, "node-name", name) == NULL || qmp_blockdev_del (client, name, errp);
   if (g_str_equal (op, "bitmap")) {
@@ -324,11 +325,12 @@ undo_run (QmpMachine *machine, const json_t *log, bool failed, json_t **rest, Tm
 {
   g_autoptr (TmkError) first = NULL;
   g_autoptr (json_t) nodes = NULL;
+  g_autoptr (json_t) jobs = NULL;
   *rest = json_array ();
   if (machine->client != NULL) {
     if (!machine_refresh (machine, errp)) /* what devices are on changes under a pull */
       return false;
-    g_autoptr (json_t) jobs = qmp_query_jobs (machine->client, errp);
+    jobs = qmp_query_jobs (machine->client, errp);
     if (jobs == NULL)
       return false;
     cancel_jobs (machine->client, jobs, log);
@@ -345,7 +347,7 @@ undo_run (QmpMachine *machine, const json_t *log, bool failed, json_t **rest, Tm
     if (machine->client == NULL && g_str_equal (op, "checkpoint"))
       json_array_insert (*rest, 0, entry);
     TmkError *err = NULL;
-    if (undo_one (machine, nodes, entry, &err))
+    if (undo_one (machine, nodes, jobs, entry, &err))
       continue;
     /* With requests of a client under way whatever changes the graph would freeze the guest. */
     if (g_str_equal (op, "export")) {
