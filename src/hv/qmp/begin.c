@@ -173,12 +173,9 @@ begin_steps (QmpMachine *machine, const JobPlan *plan, const TmkBeginOptions *op
              json_t *record, TmkError **errp)
 {
   if (!own_socket_make_folder (machine, plan, errp)
-      || (!options->reuse_external && !make_files (machine, plan, record, errp)))
-    return false;
-  for (guint i = 0; i < plan->disks->len; i++)
-    if (!target_open (machine, g_ptr_array_index (plan->disks, i), options, errp))
-      return false;
-  if (!start (machine, plan, options, record, errp))
+      || (!options->reuse_external && !make_files (machine, plan, record, errp))
+      || !targets_open (machine, plan, options, errp)
+      || !start (machine, plan, options, record, errp))
     return false;
   record_set_phase (record, "running");
   return state_write (machine->state, "job", record, errp);

@@ -24,9 +24,10 @@ bool target_user (QmpMachine *machine, uid_t *uid, gid_t *gid);
 bool target_make_file (QmpMachine *machine, const JobDisk *disk, guint64 *dev, guint64 *ino,
                        TmkError **errp);
 
-/* Gives QEMU what `disk` needs: secret, protocol node, format (unless reused), format node. */
-bool target_open (QmpMachine *machine, const JobDisk *disk, const TmkBeginOptions *options,
-                  TmkError **errp);
+/* Gives QEMU what all disks' targets need: secret, protocol node, format (unless reused), format
+ * node. What was made by then where something fails is in the job's log. */
+bool targets_open (QmpMachine *machine, const JobPlan *plan, const TmkBeginOptions *options,
+                   TmkError **errp);
 
 /* Bytes that may still be written to where `path` lies; UINT64_MAX for a device or on failure. */
 guint64 target_room (const char *path, bool is_device);
