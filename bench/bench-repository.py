@@ -12,7 +12,7 @@ named by --without, is left out.
 
 In each round everybody makes a full backup into a new repository, those who have one a second one
 of the same, then tidemark increments of 1 % of the disk's clusters at random, then everybody
-restores. Printed are medians: wall seconds, CPU seconds of the client with its children and QEMU, the
+restores. Others that use the machine meanwhile are counted, not kept away. Printed are medians: wall seconds, CPU seconds of the client with its children and QEMU, the
 largest resident set of one process; and the medians of each round's ratios beside what is aimed at.
 Everything lies in TMPDIR, by default in memory: seven times --size of it. TIDEMARK names the
 program, else build/tidemark.
@@ -50,11 +50,19 @@ class Sample:
     cpu: float        # of the client and its children
     qemu: float       # CPU of QEMU
     rss: float        # MiB
+    others: float     # how much of the machine everybody else used
     stored: int = 0   # bytes that lie in the output
 
     @property
     def all_cpu(self) -> float:
         return self.cpu + self.qemu
+
+
+def machine_busy() -> float:
+    """CPU seconds that the machine has spent on anything."""
+    with open("/proc/stat", encoding="utf-8") as stat:
+        ticks = [int(word) for word in stat.readline().split()[1:9]]
+    return (sum(ticks) - ticks[3] - ticks[4]) / TICKS
 
 
 def bytes_in(path: str) -> int:
@@ -157,13 +165,15 @@ class Bench:
         """Runs a shell command; returns what it said."""
         log = self.lab.path("said")
         with open(log, "w+", encoding="utf-8", errors="replace") as said:
-            before, begun = self._qemu_cpu(), time.monotonic()
+            before, busy, begun = self._qemu_cpu(), machine_busy(), time.monotonic()
             # Through time(1), which is small: what forks from Python counts as large as Python is.
             child = run.popen(["time", "-q", "-f", "%M", "-o", self.lab.path("rss"), "bash", "-c",
                                f"set -o pipefail; {command}"], stdout=said, env=self.env,
                               stderr=subprocess.STDOUT)
             _, status, usage = os.wait4(child.pid, 0)
             wall = time.monotonic() - begun
+            cpu, qemu = usage.ru_utime + usage.ru_stime, self._qemu_cpu() - before
+            others = (machine_busy() - busy - cpu - qemu) / wall / (os.cpu_count() or 1)
             child.returncode = os.waitstatus_to_exitcode(status)
             said.seek(0)
             text = said.read()
@@ -172,8 +182,7 @@ class Bench:
         with open(self.lab.path("rss"), encoding="utf-8") as rss:
             kib = int(rss.read())
         self.samples.setdefault(name, []).append(
-            Sample(wall, usage.ru_utime + usage.ru_stime, self._qemu_cpu() - before, kib / 1024,
-                   bytes_in(output) if output else 0))
+            Sample(wall, cpu, qemu, kib / 1024, max(others, 0), bytes_in(output) if output else 0))
         return text
 
     def tidemark(self, name: str, words: list[object], output: str = "") -> dict:
@@ -204,7 +213,7 @@ class Bench:
         repo = self.lab.path("repo")
         words = ["backup", "--qmp", self.vm.address, "-r", repo, "--mode", "incremental"]
         clusters = self.size // CHUNK
-        for _ in range(count):
+        for number in range(count):
             chunks = self.files.fresh(max(1, clusters // 100))
             where = self.rng.sample(range(clusters), len(chunks))
             path = self.lab.path("content")
@@ -221,7 +230,7 @@ class Bench:
                         for at, _, names in os.walk(repo) for name in names)
             disk = report["disks"][0]
             shown = self.lab.tidemark_json("show", "-r", repo, report["point"])
-            facts.append({"dirty": len(chunks) * CHUNK, "read": disk["read"],
+            facts.append({"number": number, "dirty": len(chunks) * CHUNK, "read": disk["read"],
                           "nodes": shown.get("metadata", 0),
                           "beside data": after - before - disk["stored"]})
         self.lab.tidemark("checkpoint", "delete", "--qmp", self.vm.address, report["checkpoint"])
@@ -369,8 +378,8 @@ def judge(samples: dict[str, list[Sample]], facts: list[dict], held: list[float]
             False),
         Row("incremental: wall, 3 % of the full + 50 ms", f"{increment:.3f}", f"{full:.2f}",
             increment * 1000, full * 30 + 50, False, "ms"),
-        Row("incremental: tree nodes, bytes a dirty chunk", "", "",
-            statistics.median(fact["nodes"] for fact in facts) / chunks, 64 + 2 * size / (1 << 20) / chunks,
+        Row("first incremental: tree nodes, B a dirty chunk", "", "",
+            statistics.median(fact["nodes"] for fact in facts if fact["number"] == 0) / chunks, 64 + 2 * size / (1 << 20) / chunks,
             False, "B"),
         Row("largest resident set", "", "",
             max(one.rss for name in ("full", "second full", "incremental", "restore raw")
@@ -413,6 +422,9 @@ def main() -> None:
     parser.add_argument("--without", action="append", default=[], choices=PEERS)
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
+    for needed in ("time", "mke2fs", "qemu-img"):
+        if not shutil.which(needed):
+            sys.exit(f"no {needed}: scripts/setup --bench installs it")
     about, facts, lab = machine(), [], Lab("bench")
     try:
         bench = Bench(lab, size_of(args.size), args.folder, args.without)
@@ -432,13 +444,13 @@ def main() -> None:
     print("; ".join(f"{key} {value}" for key, value in about.items()))
     print(f"disk of {bench.size >> 20} MiB with {args.size} of files, {args.rounds} rounds\n")
     print(f"{'':20} {'wall min / median / max':>24} {'CPU client':>10} {'QEMU':>6} {'RSS MiB':>8} "
-          f"{'stored MiB':>10}")
+          f"{'stored MiB':>10} {'others':>7}")
     for name, all_of in bench.samples.items():
         walls = [one.wall for one in all_of]
         print(f"{name:20} {min(walls):8.2f} {statistics.median(walls):7.2f} {max(walls):7.2f} "
               f"{median(all_of, 'cpu'):10.2f} {median(all_of, 'qemu'):6.2f} {median(all_of, 'rss'):8.0f} "
-              f"{median(all_of, 'stored'):10.0f}")
-    print(f"\n{'':44} {'tidemark':>10} {'other':>10}  {'ratio':>8}    {'aim':>6}     reached")
+              f"{median(all_of, 'stored'):10.0f} {median(all_of, 'others'):7.0%}")
+    print(f"\n{'':46} {'tidemark':>10} {'other':>10}  {'ratio':>8}    {'aim':>6}     reached")
     for row in rows:
         print(row)
     beside = statistics.median(fact["beside data"] for fact in facts) / (facts[0]["dirty"] // CHUNK)

@@ -251,6 +251,60 @@ repo_packer_finish (RepoPacker *packer, TmkError **errp)
   return ok;
 }
 
+/* Nothing of its pack is in the store yet: all is in the buffer. */
+static bool
+is_buffered (const RepoPacker *packer)
+{
+  return packer->out != NULL && packer->size == packer->fill;
+}
+
+/* Puts what is in the buffer of `from` behind what `to` has. */
+static bool
+join (RepoPacker *to, RepoPacker *from, TmkError **errp)
+{
+  size_t length = from->fill - PACK_HEADER_SIZE;
+  if (!prepare (to, length, errp))
+    return false;
+  for (uint32_t i = 0; i < from->entries; i++) {
+    unsigned char *row = from->table->data + (size_t) i * PACK_ENTRY_SIZE;
+    PackEntry entry;
+    bool ok = pack_entry_parse (row, from->size, &entry, NULL);
+    g_assert (ok); /* it is our own */
+    entry.offset += to->size - PACK_HEADER_SIZE;
+    pack_entry_format (&entry, row);
+  }
+  g_byte_array_append (to->table, from->table->data, from->table->len);
+  memcpy (to->buffer + to->fill, from->buffer + PACK_HEADER_SIZE, length);
+  to->entries += from->entries;
+  to->fill += length;
+  to->size += length;
+  writer_pack_joined (from->writer);
+  reset (from);
+  return true;
+}
+
+bool
+repo_packer_finish_all (RepoPacker *const *packers, size_t n, TmkError **errp)
+{
+  RepoPacker *first = NULL;
+  for (size_t i = 0; i < n; i++) {
+    TmkError *err = NULL;
+    if (first == NULL) {
+      first = packers[i]->out != NULL ? packers[i] : NULL;
+    } else if (is_buffered (packers[i]) && first->entries + packers[i]->entries <= ENTRIES_MAX
+               && !join (first, packers[i], &err)) {
+      writer_break (first->writer, err);
+      give_up (first);
+      error_propagate (errp, err);
+      return false;
+    }
+  }
+  for (size_t i = 0; i < n; i++)
+    if (!repo_packer_finish (packers[i], errp))
+      return false;
+  return true;
+}
+
 /* --- objects */
 
 /* Is it new, and are we to store it? */

@@ -131,6 +131,14 @@ writer_pack_begun (RepoWriter *writer)
 }
 
 void
+writer_pack_joined (RepoWriter *writer)
+{
+  g_mutex_lock (&writer->lock);
+  writer->open_packs--;
+  g_mutex_unlock (&writer->lock);
+}
+
+void
 writer_pack_given_up (RepoWriter *writer)
 {
   atomic_store (&writer->broken, true);

@@ -33,6 +33,7 @@ def test_full_then_incremental(lab: Lab) -> None:
     vm.writer(vm["vda"]).write(9 * M + 512, 512, 7)
     vm.writer(vm["vda"]).zero(20 * M, 4 * CHUNK)
     dirty = {name: dirty_bytes(vm, name, first.report["checkpoint"]) for name in ("vda", "vdb")}
+    packs = lab.tidemark_json("stats", "-r", repo.path)["packs"]
     second = repo.backup(vm, rc=0)
     assert second.modes == {"vda": "incremental", "vdb": "incremental"}
     vda, vdb = second.disk("vda"), second.disk("vdb")
@@ -40,6 +41,8 @@ def test_full_then_incremental(lab: Lab) -> None:
     assert vdb["read"] == dirty["vdb"] == 0, vdb
     assert 0 < vda["new"] <= 4 * CHUNK and vda["stored"] > 0, vda
     assert vdb["new"] == vdb["stored"] == 0, vdb
+    after = lab.tidemark_json("stats", "-r", repo.path)["packs"]
+    assert after == packs + 1, "a small backup is one pack"
     repo.assert_tidy(vm)
     repo.check_all()
     assert repo.verify()["damaged"] == 0

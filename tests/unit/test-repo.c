@@ -399,6 +399,53 @@ test_unreadable_point (void)
   g_assert_cmpuint (count_in (repo_store (repo), "points"), ==, 0);
 }
 
+/* Small packs are finished as one, large ones as they are; everything is found, and what the packs
+ * say of themselves suffices to find it again. */
+static void
+test_finish_all (void)
+{
+  enum { N = 4, BIG = 60 };
+  g_autoptr (Repo) repo = new_repo (NULL, obj_store_new_memory ());
+  g_autoptr (RepoWriter) writer = repo_writer_new (repo, NULL);
+  RepoPacker *packers[N];
+  unsigned n, packs = 0;
+  for (unsigned i = 0; i < N; i++)
+    packers[i] = repo_packer_new (writer, NULL);
+  for (unsigned round = 0; round < 3; round++) {
+    /* The second one has nothing in the first round; in the last one the third has more than a
+     * buffer, and so have the small ones together. */
+    unsigned at = round * 200;
+    g_assert_true (store_chunks (packers[0], at, round == 2 ? 20 : 5, &n, NULL));
+    if (round > 0)
+      g_assert_true (store_chunks (packers[1], at + 50, round == 2 ? 20 : 5, &n, NULL));
+    g_assert_true (store_chunks (packers[2], at + 100, round == 2 ? BIG : 1, &n, NULL));
+    g_assert_true (store_chunks (packers[3], at + 50, 7, &n, NULL));
+    g_assert_true (repo_packer_finish_all (packers, N, NULL));
+    packs += round == 2 ? 2 : 1;
+    g_assert_cmpuint (count_in (repo_store (repo), "packs"), ==, packs);
+    g_assert_cmpuint (writer->open_packs, ==, 0);
+  }
+  g_autoptr (Manifest) manifest = new_manifest ("0000000000000001");
+  g_assert_true (repo_writer_commit (writer, manifest, NULL));
+  for (unsigned i = 0; i < N; i++)
+    repo_packer_free (packers[i]);
+  /* Once by the index, once by the packs' own tables, in another process's eyes. */
+  for (unsigned again = 0; again < 2; again++) {
+    g_autoptr (Repo) other = repo_open (obj_store_share_memory (repo_store (repo)), NULL);
+    g_autoptr (GPtrArray) index = names_in (repo_store (repo), "index", NULL);
+    for (guint i = 0; again == 1 && i < index->len; i++)
+      damage (repo_store (repo), index->pdata[i], 20);
+    g_assert_true (repo_rebuild_index (other, NULL));
+    assert_reads (other, 0, 5);
+    assert_reads (other, 50, 7);
+    assert_reads (other, 200, 5);
+    assert_reads (other, 250, 7);
+    assert_reads (other, 400, 20);
+    assert_reads (other, 450, 20);
+    assert_reads (other, 500, BIG);
+  }
+}
+
 /* A root that was not stored makes no point. */
 static void
 test_root_missing (void)
@@ -738,6 +785,7 @@ main (int argc, char **argv)
   g_test_add_func ("/repo/threads", test_threads);
   g_test_add_func ("/repo/claims", test_claims);
   g_test_add_func ("/repo/unreadable-point", test_unreadable_point);
+  g_test_add_func ("/repo/finish-all", test_finish_all);
   g_test_add_func ("/repo/root-missing", test_root_missing);
   g_test_add_func ("/repo/lease", test_lease);
   g_test_add_func ("/repo/damage", test_damage);
