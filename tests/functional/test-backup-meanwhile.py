@@ -10,10 +10,11 @@ import json
 import os
 import re
 import subprocess
+import threading
 import time
 
 from backup import backup_xml, disk_xml
-from lab import Lab, Vm, main, test, wait_until
+from lab import Lab, Vm, main, soak, test, wait_until
 from repository import Repository, check_words
 
 M = 1 << 20
@@ -62,6 +63,38 @@ def test_a_qemu_that_hangs_or_dies(lab: Lab) -> None:
     assert not [name for name in os.listdir(lab.dir) if ".tidemark-" in name]
     repo.assert_tidy(vm)
     repo.check(point)
+
+
+@test(timeout=120)
+def test_another_client_that_looks(lab: Lab) -> None:
+    """Management asks a monitor of its own what nodes there are, all the time: QEMU 7.2 aborts if
+    that meets a blockdev-create of qcow2, while the new image is opened."""
+    vm = machine(lab)
+    repo = Repository(lab)
+    over, count = threading.Event(), [0]
+
+    def look() -> None:
+        while not over.is_set() and vm.alive():
+            try:
+                vm.qmp.command("query-named-block-nodes", flat=True)
+            except (EOFError, OSError):
+                return  # it is gone
+            count[0] += 1
+
+    for iothread in (False, True):
+        looker = threading.Thread(target=look)
+        looker.start()
+        try:
+            for _ in range(soak(8, 100)):
+                lab.tidemark("backup", "--qmp", vm.address, "-r", repo.path, rc=0)
+        finally:
+            over.set()
+            looker.join()
+        assert count[0] > 100 and vm.alive(), count
+        vm.assert_clean()
+        over.clear()
+        if not iothread:
+            vm = lab.vm([lab.disk("vdi", "8M", iothread=True)])
 
 
 @test

@@ -2,9 +2,10 @@
 /* hv/qmp/targets.c: see hv/qmp/targets.h. */
 #include "hv/qmp/targets.h"
 
-#include "hv/qmp/luks.h"
+#include "hv/qmp/image.h"
 #include "hv/secrets.h"
 #include "qmp/commands.h"
+#include "qmp/schema.h"
 #include "util/fsx.h"
 
 #include <errno.h>
@@ -320,7 +321,7 @@ backing_name (const JobDisk *disk)
 static json_t *
 create_options (const JobDisk *disk, const TmkBeginOptions *options)
 {
-  const char *driver = luks_driver_of (disk);
+  const char *driver = image_driver_of (disk);
   json_t *create = json_pack ("{s:s, s:s, s:I}", "driver", driver, "file", disk->file_node, "size",
                               (json_int_t) disk->size);
   if (g_str_equal (driver, "vpc"))
@@ -340,7 +341,7 @@ create_options (const JobDisk *disk, const TmkBeginOptions *options)
 static json_t *
 open_options (const JobDisk *disk)
 {
-  const char *driver = luks_driver_of (disk);
+  const char *driver = image_driver_of (disk);
   json_t *open_ = json_pack ("{s:s, s:s, s:s}", "driver", driver, "node-name", disk->format_node,
                              "file", disk->file_node);
   if (g_str_equal (driver, "qcow2")) {
@@ -372,7 +373,7 @@ prepare_encrypted (QmpMachine *machine, const JobDisk *disk, const TmkBeginOptio
   bool ok = qmp_object_add_secret (machine->client, disk->secret, data, len, errp);
   if (ok && !options->reuse_external) {
     g_autofree char *name = disk->backing != NULL ? backing_name (disk) : NULL;
-    ok = luks_format (disk, name, bytes, errp);
+    ok = image_format (disk, name, NULL, bytes, errp);
   }
   g_bytes_unref (bytes);
   return ok;
@@ -383,7 +384,7 @@ format_target (QmpMachine *machine, const JobDisk *disk, const TmkBeginOptions *
                TmkError **errp)
 {
   g_autofree char *job = g_strconcat (disk->job, "-create", NULL);
-  bool raw = g_str_equal (luks_driver_of (disk), "raw");
+  bool raw = g_str_equal (image_driver_of (disk), "raw");
   if (!raw)
     return qmp_blockdev_create (machine->client, job, create_options (disk, options), errp);
   if (disk->target_type == STORAGE_BLOCK)
@@ -421,6 +422,23 @@ check_node_size (QmpMachine *machine, const JobDisk *disk, TmkError **errp)
   return false;
 }
 
+/* Must it be there before QEMU has a node for it? Encrypted ones are formatted with their secret.
+ */
+static bool
+is_formatted_outside (QmpMachine *machine, const JobDisk *disk)
+{
+  return disk->secret == NULL && g_str_equal (disk->format, "qcow2")
+         && qmp_has_quirk (qmp_client_version (machine->client), QUIRK_CREATE_ABORT)
+         && image_can_format ();
+}
+
+static bool
+format_outside (const JobDisk *disk, const TmkBeginOptions *options, TmkError **errp)
+{
+  g_autofree char *name = disk->backing != NULL ? backing_name (disk) : NULL;
+  return image_format (disk, name, options->compression_type, NULL, errp);
+}
+
 static bool
 open_steps (QmpMachine *machine, const JobDisk *disk, const TmkBeginOptions *options,
             TmkError **errp)
@@ -428,16 +446,19 @@ open_steps (QmpMachine *machine, const JobDisk *disk, const TmkBeginOptions *opt
   const char *file_driver = disk->target_type == STORAGE_BLOCK ? "host_device" : "file";
   if (disk->secret != NULL && !prepare_encrypted (machine, disk, options, errp))
     return false;
+  bool outside = !options->reuse_external && is_formatted_outside (machine, disk);
+  if (outside && !format_outside (disk, options, errp))
+    return false;
   json_t *file = json_pack ("{s:s, s:s, s:s}", "driver", file_driver, "node-name", disk->file_node,
                             "filename", disk->target);
-  bool raw_file = g_str_equal (luks_driver_of (disk), "raw") && disk->target_type == STORAGE_FILE;
+  bool raw_file = g_str_equal (image_driver_of (disk), "raw") && disk->target_type == STORAGE_FILE;
   if (raw_file && !options->reuse_external && !format_target (machine, disk, options, errp)) {
     json_decref (file);
     return false;
   }
   if (!qmp_blockdev_add (machine->client, file, errp))
     return false;
-  bool formatted = raw_file || options->reuse_external || disk->secret != NULL;
+  bool formatted = raw_file || outside || options->reuse_external || disk->secret != NULL;
   if (!formatted && !format_target (machine, disk, options, errp))
     return false;
   return qmp_blockdev_add (machine->client, open_options (disk), errp)
