@@ -186,10 +186,13 @@ connect_unix (const char *addr, const char *path, gint64 deadline, TmkError **er
   if (fd >= 0)
     close (fd);
   struct stat st;
-  if (err == ECONNREFUSED && stat (path, &st) == 0 && !S_ISSOCK (st.st_mode))
+  if (err == ECONNREFUSED && stat (path, &st) == 0 && !S_ISSOCK (st.st_mode)) {
     error_set (errp, DOMAIN, TMK_ERR_INVALID, err, "'%s' is not a socket", path);
-  else
+    error_hint (errp,
+                "give the socket that QEMU was started with: -qmp unix:PATH,server=on,wait=off");
+  } else {
     explain (addr, err, errp);
+  }
   return -1;
 }
 

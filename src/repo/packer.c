@@ -23,6 +23,8 @@
 #define ENTRIES_MAX                                                                                \
   (128u << 10) /* in a pack: of 64 MiB only when they compress to next to nothing */
 #define OWN_MAX (64u << 10)
+#define FAST_CHUNK (64u << 10)
+#define FAST_HASH_LOG 12
 
 G_STATIC_ASSERT (ENTRIES_MAX <= PACK_MAX_ENTRIES);
 
@@ -41,6 +43,23 @@ struct RepoPacker {
   uint32_t entries;
 };
 
+static ZSTD_CCtx *
+new_zstd (const RepoConfig *config, TmkError **errp)
+{
+  g_autoptr (ZSTD_CCtx) zstd = ZSTD_createCCtx ();
+  bool ok
+      = zstd != NULL
+        && !ZSTD_isError (ZSTD_CCtx_setParameter (zstd, ZSTD_c_compressionLevel, config->level));
+  /* Half the hash table that level 1 has: it stays in the L1 cache. A twelfth less time for one
+   * percent more; of larger chunks it costs more. */
+  if (ok && config->level == 1 && config->chunk_size <= FAST_CHUNK)
+    ok = !ZSTD_isError (ZSTD_CCtx_setParameter (zstd, ZSTD_c_hashLog, FAST_HASH_LOG));
+  if (ok)
+    return g_steal_pointer (&zstd);
+  error_set (errp, DOMAIN, TMK_ERR_UNSUPPORTED, 0, "libzstd refuses level %d", config->level);
+  return NULL;
+}
+
 RepoPacker *
 repo_packer_new (RepoWriter *writer, TmkError **errp)
 {
@@ -50,14 +69,9 @@ repo_packer_new (RepoWriter *writer, TmkError **errp)
   packer->table = g_byte_array_new ();
   if (!hash_init (&packer->hash, errp))
     return NULL;
-  packer->zstd = ZSTD_createCCtx ();
-  if (packer->zstd == NULL
-      || ZSTD_isError (
-          ZSTD_CCtx_setParameter (packer->zstd, ZSTD_c_compressionLevel, packer->config->level))) {
-    error_set (errp, DOMAIN, TMK_ERR_UNSUPPORTED, 0, "libzstd refuses level %d",
-               packer->config->level);
+  packer->zstd = new_zstd (packer->config, errp);
+  if (packer->zstd == NULL)
     return NULL;
-  }
   packer->room = FLUSH_SIZE + RECORD_HEADER_SIZE + ZSTD_compressBound (packer->config->chunk_size);
   packer->buffer = g_malloc (packer->room);
   return g_steal_pointer (&packer);

@@ -197,13 +197,13 @@ test_random (Fixture *f, gconstpointer data)
   g_autofree ObjectId *model = g_new0 (ObjectId, chunks);
   g_autofree ObjectId *before = g_new0 (ObjectId, chunks);
   ObjectId root = { { 0 } };
-  for (unsigned round = 0; round < 12; round++) {
+  for (unsigned round = 0; round < (chunks <= 5000 ? 12 : 4); round++) {
     ObjectId previous = root;
     memcpy (before, model, chunks * sizeof *model);
     g_autoptr (TreeBuilder) builder
         = tree_builder_new (f->repo, f->writer, f->packer, &root, chunks);
     tree_builder_set_limit (builder, 1 + round % 4);
-    change_at_random (rand, builder, model, chunks, round % 3 == 0 ? 120 : 6);
+    change_at_random (rand, builder, model, chunks, round % 3 == 0 ? 60 : 6);
     check_ok (tree_builder_finish (builder, &root, CHECK_ERRP));
     publish (f);
     check_range (f, &root, model, chunks, 0, chunks);

@@ -502,6 +502,34 @@ test_damage (void)
   g_assert_true (read_chunk (reader, 5, NULL));
 }
 
+/* A record that is sound, but of something else than its id says: who verifies finds it, and once
+ * it is noted everybody does. */
+static void
+test_wrong_id (void)
+{
+  g_autoptr (Repo) repo = new_repo (NULL, obj_store_new_memory ());
+  g_autoptr (RepoWriter) writer = repo_writer_new (repo, NULL);
+  g_autoptr (RepoPacker) packer = repo_packer_new (writer, NULL);
+  g_autofree unsigned char *chunk = g_malloc (CHUNK);
+  ObjectId id;
+  uint32_t stored;
+  size_t length;
+  TmkError *err = NULL;
+  fill_chunk (1, chunk);
+  chunk_id (2, &id);
+  g_assert_true (repo_packer_store (packer, OBJECT_CHUNK, &id, chunk, CHUNK, &stored, NULL));
+  g_assert_true (repo_packer_finish (packer, NULL));
+  g_assert_true (repo_writer_publish_index (writer, NULL));
+  g_autoptr (RepoReader) believing = repo_reader_new (repo, false);
+  g_autoptr (RepoReader) verifying = repo_reader_new (repo, true);
+  g_assert_true (repo_reader_read (believing, &id, OBJECT_CHUNK, chunk, CHUNK, &length, NULL));
+  g_assert_false (repo_reader_read (verifying, &id, OBJECT_CHUNK, chunk, CHUNK, &length, &err));
+  assert_code (&err, TMK_ERR_DAMAGED);
+  g_assert_true (repo_note_damage (repo, &id, 1, NULL));
+  g_assert_false (repo_reader_read (believing, &id, OBJECT_CHUNK, chunk, CHUNK, &length, &err));
+  assert_code (&err, TMK_ERR_DAMAGED);
+}
+
 static void
 test_lost_pack (gconstpointer cut)
 {
@@ -713,6 +741,7 @@ main (int argc, char **argv)
   g_test_add_func ("/repo/root-missing", test_root_missing);
   g_test_add_func ("/repo/lease", test_lease);
   g_test_add_func ("/repo/damage", test_damage);
+  g_test_add_func ("/repo/wrong-id", test_wrong_id);
   g_test_add_data_func ("/repo/lost-pack/gone", NULL, test_lost_pack);
   g_test_add_data_func ("/repo/lost-pack/cut", GINT_TO_POINTER (1), test_lost_pack);
   g_test_add_func ("/repo/two-copies", test_two_copies);
