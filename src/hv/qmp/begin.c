@@ -8,7 +8,7 @@
  */
 #include "hv/qmp/checkpoints.h"
 #include "hv/qmp/job.h"
-#include "hv/qmp/luks.h"
+#include "hv/qmp/image.h"
 #include "hv/qmp/own_socket.h"
 #include "hv/qmp/pull.h"
 #include "hv/qmp/server.h"
@@ -110,7 +110,7 @@ complete_checkpoint (JobPlan *plan, GPtrArray *known)
     if (plan->def->pull || entry == NULL || !entry->covered || disk->target_type != STORAGE_FILE)
       continue;
     entry->target = g_strdup (disk->target);
-    entry->target_format = g_strdup (luks_driver_of (disk)); /* what opens it as a backing file */
+    entry->target_format = g_strdup (image_driver_of (disk)); /* what opens it as a backing file */
   }
 }
 
