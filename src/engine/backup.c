@@ -135,6 +135,22 @@ describe (Backup *backup, TmkError **errp)
 
 /* ---- checkpoints -------------------------------------------------------------------------- */
 
+/* Is there to be a new checkpoint on the disk? */
+static bool
+takes_checkpoint (const PlanDisk *plan)
+{
+  return plan->selected && plan->disk->no_checkpoint == NULL;
+}
+
+static bool
+any_takes_checkpoint (const Backup *backup)
+{
+  for (size_t i = 0; i < backup->look->plan->n_disks; i++)
+    if (takes_checkpoint (&backup->look->plan->disks[i]))
+      return true;
+  return false;
+}
+
 /* A new one of the disks that are backed up. Its name says of which repository and point it is. */
 static TmkCheckpointDef *
 new_checkpoint (Backup *backup, TmkError **errp)
@@ -152,7 +168,7 @@ new_checkpoint (Backup *backup, TmkError **errp)
     const PlanDisk *plan = &backup->look->plan->disks[i];
     g_autofree char *disk = g_markup_escape_text (plan->disk->name, -1);
     g_string_append_printf (xml, "<disk name='%s' checkpoint='%s'/>\n", disk,
-                            plan->selected ? "bitmap" : "no");
+                            takes_checkpoint (plan) ? "bitmap" : "no");
   }
   g_string_append (xml, "</disks>\n</domaincheckpoint>\n");
   TmkCheckpointDef *def
@@ -197,7 +213,8 @@ begin (Backup *backup, TmkError **errp)
   if (def == NULL)
     return false;
   TmkCheckpointDef *checkpoint = NULL;
-  if (!backup->options.no_checkpoint && (checkpoint = new_checkpoint (backup, errp)) == NULL)
+  if (!backup->options.no_checkpoint && any_takes_checkpoint (backup)
+      && (checkpoint = new_checkpoint (backup, errp)) == NULL)
     return false;
   bool ok = tmk_domain_begin (backup->domain, def, checkpoint, &backup->options.begin, errp);
   tmk_checkpoint_def_free (checkpoint);
@@ -431,8 +448,13 @@ publish (Backup *backup, TmkError **errp)
   repo_writer_stats (backup->writer, &stats);
   manifest->metadata = stats.metadata;
   manifest->finished_us = g_get_real_time ();
-  for (size_t i = 0; i < manifest->n_disks; i++)
-    manifest->disks[i].checkpoint = g_strdup (manifest->checkpoint);
+  for (size_t i = 0, n = 0; i < backup->look->plan->n_disks; i++) {
+    const PlanDisk *plan = &backup->look->plan->disks[i];
+    if (!plan->selected)
+      continue;
+    manifest->disks[n++].checkpoint
+        = takes_checkpoint (plan) ? g_strdup (manifest->checkpoint) : NULL;
+  }
   testpoint ("publish");
   if (repo_writer_commit (backup->writer, manifest, errp)) {
     testpoint ("published");
