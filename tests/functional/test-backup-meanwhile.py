@@ -85,12 +85,12 @@ def test_another_client_that_looks(lab: Lab) -> None:
         looker = threading.Thread(target=look)
         looker.start()
         try:
-            for _ in range(soak(8, 100)):
+            for _ in range(soak(4, 100)):
                 lab.tidemark("backup", "--qmp", vm.address, "-r", repo.path, rc=0)
         finally:
             over.set()
             looker.join()
-        assert count[0] > 100 and vm.alive(), count
+        assert count[0] > 50 and vm.alive(), count
         vm.assert_clean()
         over.clear()
         if not iothread:

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* hv/qmp/luks.c: see hv/qmp/image.h. The passphrase goes by an anonymous file on standard input. */
+/* hv/qmp/image.c: see hv/qmp/image.h. A passphrase goes by an anonymous file on standard input. */
 #include "hv/qmp/image.h"
 
 #include "util/testpoint.h"
