@@ -162,7 +162,7 @@ typedef struct {
   const char *owner;
   bool no_space_check;          /* begin even where the targets' file systems look too small */
   bool reuse_external;          /* targets exist already and are used as they are */
-  bool compress;                /* write compressed clusters (qcow2 without encryption) */
+  bool compress;                /* push: write compressed clusters (qcow2 without encryption) */
   const char *compression_type; /* "zlib" or "zstd" for new qcow2 targets; NULL: QEMU's default */
   uint64_t bandwidth;           /* bytes/s a disk, 0: no limit */
   unsigned scratch_timeout;     /* pull: seconds that a scratch may stall a guest write; 0: 45 */

@@ -267,7 +267,7 @@ cmd_begin (int argc, char **argv)
     { "agent-timeout", 0, 0, G_OPTION_ARG_INT, &given.agent_timeout,
       "wait so long for it to freeze them (5)", "SECONDS" },
     { "scratch-timeout", 0, 0, G_OPTION_ARG_INT, &given.scratch_timeout,
-      "give a pull up when its scratch stalls a guest's write so long (45)", "SECONDS" },
+      "give a pull up that stalls a guest's write so long (45)", "SECONDS" },
     { "no-space-check", 0, 0, G_OPTION_ARG_NONE, &given.no_space_check,
       "begin even if the targets may not fit", NULL },
     { "no-guard", 0, 0, G_OPTION_ARG_NONE, &given.no_guard,

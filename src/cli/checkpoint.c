@@ -133,13 +133,24 @@ depth_of (const TmkCheckpointList *list, const TmkCheckpointInfo *info)
   return depth;
 }
 
+static int
+indent_of (const TmkCheckpointList *list, const TmkCheckpointInfo *info, bool tree)
+{
+  return tree ? 2 * depth_of (list, info) : 0;
+}
+
 static void
 print_one (const TmkCheckpointList *list, const TmkCheckpointInfo *info, bool tree, bool size)
 {
+  int indent = indent_of (list, info, tree), width = 16;
+  for (size_t i = 0; i < list->n_checkpoints; i++)
+    width = MAX (width, indent_of (list, list->checkpoints[i], tree)
+                            + (int) g_utf8_strlen (list->checkpoints[i]->name, -1));
+  int padding = width - indent - (int) g_utf8_strlen (info->name, -1);
   g_autofree char *time
       = info->created > 0 ? cli_time (info->created * G_USEC_PER_SEC) : g_strdup ("-");
   g_autofree char *changed = cli_size (info->size);
-  printf ("%*s%-16s %-20s", tree ? 2 * depth_of (list, info) : 0, "", info->name, time);
+  printf ("%*s%s%*s %-20s", indent, "", info->name, padding, "", time);
   if (size)
     printf (" %12s", changed);
   for (size_t i = 0; i < info->n_disks; i++)
@@ -274,12 +285,15 @@ cmd_checkpoint (int argc, char **argv)
     if (g_str_equal (argv[1], verbs[i].name))
       return verbs[i].run (argc - 1, argv + 1);
   bool help = argc >= 2 && (g_str_equal (argv[1], "--help") || g_str_equal (argv[1], "-h"));
+  if (argc >= 2 && !help)
+    return cli_usage ("checkpoint", "checkpoint: '%s' is neither create, list, dumpxml nor delete",
+                      argv[1]);
   FILE *out = help ? stdout : stderr;
   fputs ("Usage: tidemark checkpoint create|list|dumpxml|delete [OPTION…]\n\n", out);
   for (size_t i = 0; i < G_N_ELEMENTS (verbs); i++)
     fprintf (out, "  %-10s %s\n", verbs[i].name, verbs[i].summary);
-  fputs ("\n'tidemark checkpoint create --help' shows its options, and so on;"
-         " 'man tidemark-checkpoint' has the rest.\n",
+  fputs ("\n'tidemark checkpoint create --help' shows its options, and so on.\n"
+         "'man tidemark-checkpoint' has the rest, with examples.\n",
          out);
   return help ? EXIT_DONE : EXIT_USAGE;
 }

@@ -51,7 +51,8 @@ collect_shared (CliTakes takes, const char *parameters, CliArgs *args, GOptionEn
       { "repository", 'r', 0, G_OPTION_ARG_FILENAME, &args->repository,
         "the repository; else $TIDEMARK_REPO", "REPO" } },
     { CLI_DOMAIN,
-      { "qmp", 0, 0, G_OPTION_ARG_FILENAME, &args->qmp, "QMP socket of a running QEMU", "ADDR" } },
+      { "qmp", 0, 0, G_OPTION_ARG_FILENAME, &args->qmp, "the domain: QMP socket of a running QEMU",
+        "ADDR" } },
     { CLI_DOMAIN,
       { "image", 0, 0, G_OPTION_ARG_FILENAME_ARRAY, &args->images,
         "image of a powered-off disk; repeatable", "TARGET=FILE" } },
@@ -86,7 +87,10 @@ cli_parse_for (CliTakes takes, int argc, char **argv, const char *verb, const ch
     return false;
   }
   g_autoptr (GOptionContext) context = g_option_context_new (NULL);
-  g_autofree char *program = g_strconcat ("tidemark ", verb, NULL);
+  /* What is needed stands first in the help. */
+  g_autofree char *program
+      = g_strconcat ("tidemark ", verb, (takes & CLI_DOMAIN) != 0 ? " --qmp ADDR" : "",
+                     (takes & CLI_REPOSITORY) != 0 ? " [-r REPO]" : "", NULL);
   g_set_prgname (program);
   g_option_context_set_summary (context, summary);
   g_autofree char *more = g_strdup_printf ("'man tidemark-%.*s' has the rest, with examples.",
@@ -108,8 +112,15 @@ cli_parse_for (CliTakes takes, int argc, char **argv, const char *verb, const ch
   if (args->rest == NULL)
     args->rest = g_new0 (char *, 1);
   const char *named = g_getenv ("TIDEMARK_REPO");
-  if ((takes & CLI_REPOSITORY) != 0 && args->repository == NULL && named != NULL && *named != '\0')
+  if ((takes & CLI_REPOSITORY) != 0 && args->repository == NULL && named != NULL
+      && *named != '\0') {
     args->repository = g_strdup (named);
+    args->by_env = true;
+  }
+  if (args->repository != NULL && *args->repository == '\0') {
+    *rc = cli_usage (verb, "-r names no folder");
+    return false;
+  }
   for (char **image = args->images; image != NULL && *image != NULL; image++) {
     const char *equals = strchr (*image, '=');
     if (equals == NULL || equals == *image || equals[1] == '\0') {

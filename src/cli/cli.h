@@ -60,6 +60,7 @@ typedef struct {
   char *domain_xml;
   char *state_dir;
   char *repository; /* -r, else $TIDEMARK_REPO, else NULL */
+  bool by_env;      /* it is of $TIDEMARK_REPO */
   gboolean json, quiet;
   char **rest; /* what is left of the command line; NULL-terminated, never NULL after parsing */
 } CliArgs;

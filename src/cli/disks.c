@@ -108,7 +108,6 @@ static int
 plan_backup (const CliArgs *args, TmkDomain *domain, const TmkDiskList *list, const char *name,
              TmkBackupResult **plan)
 {
-  int rc = EXIT_DONE;
   g_autoptr (TmkError) err = NULL;
   TmkBackupOptions options = { .dry_run = true, .domain_name = name };
   bool any = false;
@@ -116,9 +115,13 @@ plan_backup (const CliArgs *args, TmkDomain *domain, const TmkDiskList *list, co
     any = any || list->disks[i]->eligible;
   if (args->repository == NULL || !any)
     return EXIT_DONE;
-  g_autoptr (TmkRepository) repository = cli_open_repository (args, &rc);
+  g_autoptr (TmkRepository) repository = tmk_repository_open (args->repository, &err);
+  if (repository == NULL && args->by_env) { /* nobody asked for it here: the disks can be shown */
+    cli_warn (tmk_error_message (err), NULL);
+    return EXIT_DONE;
+  }
   if (repository == NULL)
-    return rc;
+    return cli_fail (args, err);
   *plan = tmk_backup (domain, repository, &options, &err);
   return *plan != NULL ? EXIT_DONE : cli_fail (args, err);
 }

@@ -30,6 +30,16 @@ show_progress (Progress *progress, const TmkJobStatus *status)
   }
 }
 
+/* A pull lasts until somebody ends it, which whoever waits for it may not know. */
+static void
+explain_pull (Progress *progress, const TmkJobStatus *status)
+{
+  if (status->pull)
+    progress_say (progress,
+                  "a pull of %zu disk%s is running, and can be read; 'tidemark end' finishes it",
+                  status->n_disks, status->n_disks == 1 ? "" : "s");
+}
+
 /* Errors that may pass: the monitor is held by somebody, the lock is, QEMU is about to exit. */
 static bool
 may_pass (const TmkError *err)
@@ -58,6 +68,8 @@ wait_for_job (const CliArgs *args, TmkDomain *domain, bool guard)
     else if (!may_pass (err) || now - well_at >= patience)
       break;
     bool running = status != NULL && status->state == TMK_JOB_RUNNING;
+    if (running && !shown && !args->quiet && !guard)
+      explain_pull (progress, status);
     if (running || (status != NULL && shown))
       show_progress (progress, status);
     shown = shown || running;

@@ -473,58 +473,59 @@ qmp_run (QmpClient *client, const char *command, json_t *arguments, TmkError **e
   return result != NULL;
 }
 
-/* --- opening */
-
 /* --- many commands at once */
 
 void
 qmp_batch_add (json_t *batch, const char *command, json_t *arguments)
 {
+  g_assert (find_secret (command, arguments) == NULL);
   json_array_append_new (batch,
                          json_pack ("{s:s, s:o*}", "execute", command, "arguments", arguments));
 }
 
-/* Sends them all; their ids, or NULL where one could not be sent. */
+/* Sends them all, or those before one that cannot be sent: then with an error, which is that one's.
+ * The ids of those that were sent. */
 static GPtrArray *
 send_batch (QmpClient *client, const json_t *batch, TmkError **errp)
 {
-  g_autoptr (GPtrArray) ids = g_ptr_array_new_with_free_func (g_free);
+  GPtrArray *ids = g_ptr_array_new_with_free_func (g_free);
   gint64 deadline = deadline_of (client);
   size_t i;
   json_t *one;
   json_array_foreach (batch, i, one) {
     const char *command = jsonx_string (one, "execute");
-    char *id = new_id (client);
+    g_autofree char *id = new_id (client);
     bool late;
-    g_ptr_array_add (ids, id);
     pass_testpoint (command, "");
-    if (send_command (client, command, json_object_get (one, "arguments"), id, deadline, &late,
-                      errp))
-      continue;
-    if (late)
-      set_late (client, command, errp);
-    return NULL;
+    if (!send_command (client, command, json_object_get (one, "arguments"), id, deadline, &late,
+                       errp)) {
+      if (late)
+        set_late (client, command, errp);
+      break;
+    }
+    g_ptr_array_add (ids, g_steal_pointer (&id));
   }
-  return g_steal_pointer (&ids);
+  return ids;
 }
 
 json_t *
 qmp_execute_all (QmpClient *client, const json_t *batch, size_t *failed, TmkError **errp)
 {
   g_autoptr (json_t) results = json_array ();
+  g_autoptr (TmkError) unsent = NULL;
   g_autoptr (TmkError) first = NULL;
   size_t i, at = 0;
-  json_t *one;
   if (client->fd < 0) {
     set_closed (client, errp);
     return NULL;
   }
-  g_autoptr (GPtrArray) ids = send_batch (client, batch, &first);
-  json_array_foreach (batch, i, one) {
+  g_autoptr (GPtrArray) ids = send_batch (client, batch, &unsent);
+  /* Also where one could not be sent: QEMU carries out those before it, and one of them may have
+   * failed first. */
+  for (i = 0; i < ids->len && client->fd >= 0; i++) {
+    json_t *one = json_array_get (batch, i);
     const char *command = jsonx_string (one, "execute");
     g_autoptr (TmkError) err = NULL;
-    if (ids == NULL || client->fd < 0)
-      break; /* why, was said */
     json_t *result = await_reply (client, command, json_object_get (one, "arguments"),
                                   g_ptr_array_index (ids, i), deadline_of (client), &err);
     pass_testpoint (command, ":done");
@@ -533,6 +534,10 @@ qmp_execute_all (QmpClient *client, const json_t *batch, size_t *failed, TmkErro
       first = g_steal_pointer (&err);
       at = i;
     }
+  }
+  if (first == NULL && unsent != NULL) {
+    first = g_steal_pointer (&unsent);
+    at = ids->len;
   }
   if (first == NULL)
     return g_steal_pointer (&results);
@@ -550,6 +555,8 @@ qmp_pass_fd (QmpClient *client, const char *name, int fd, TmkError **errp)
   client->passed = -1;
   return ok;
 }
+
+/* --- opening */
 
 static bool
 take_greeting (QmpClient *client, json_t *greeting, TmkError **errp)
@@ -586,7 +593,8 @@ wait_for_greeting (QmpClient *client, gint64 deadline, TmkError **errp)
     if (late) {
       error_set (errp, DOMAIN, TMK_ERR_BUSY, ETIMEDOUT,
                  "monitor busy: '%s' is held by another client", client->addr);
-      error_hint (errp, "close the other client, or give QEMU a second -qmp socket (libvirt "
+      error_hint (errp, "close the other client (if there is none, QEMU hangs), or give QEMU a "
+                        "second -qmp socket (libvirt "
                         "holds the monitors of its own domains)");
     }
     return false;

@@ -58,11 +58,13 @@ json_t *qmp_execute (QmpClient *client, const char *command, json_t *arguments, 
 bool qmp_run (QmpClient *client, const char *command, json_t *arguments, TmkError **errp);
 
 /* Many commands, sent before the first is answered: a `batch` is an array of them. QEMU carries
- * them out one after the other, and goes on where one fails. Not for commands with secrets. */
+ * them out one after the other, and goes on where one fails: of those behind it nothing is known
+ * but that they were carried out, or refused. Not for commands with secrets. */
 void qmp_batch_add (json_t *batch, const char *command, json_t *arguments /* stolen; or NULL */);
 
 /* An array of their results (a new reference), or NULL where one failed: then the first error, and
- * in `*failed` (may be NULL) the number of the command that it is of. */
+ * in `*failed` (may be NULL) the number of the command that it is of. All replies have come by then,
+ * unless the connection ended. Each has the time for a reply, from when the one before it came. */
 json_t *qmp_execute_all (QmpClient *client, const json_t *batch, size_t *failed, TmkError **errp);
 
 /* Passes QEMU a copy of the descriptor `fd`, under `name`: until a command uses it up, or closefd.

@@ -125,34 +125,56 @@ qmp_query_jobs (QmpClient *client, TmkError **errp)
   return g_steal_pointer (&jobs);
 }
 
-/* The job's entry in query-jobs, a new reference, as soon as it has concluded. */
-static json_t *
-wait_concluded (QmpClient *client, const char *id, TmkError **errp)
+static bool
+has_concluded (const json_t *job)
+{
+  return g_strcmp0 (json_string_value (json_object_get (job, "status")), "concluded") == 0;
+}
+
+/* Waits until job `id` is said to have concluded, or a while, for events can be lost. */
+static bool
+wait_for_word (QmpClient *client, const char *id, TmkError **errp)
+{
+  for (;;) {
+    TmkError *err = NULL;
+    g_autoptr (json_t) event
+        = qmp_client_take_event_of (client, "JOB_STATUS_CHANGE", "id", id, 500, &err);
+    if (err != NULL) {
+      error_propagate (errp, err);
+      return false;
+    }
+    if (event == NULL || has_concluded (json_object_get (event, "data")))
+      return true;
+  }
+}
+
+json_t *
+qmp_jobs_wait (QmpClient *client, const json_t *ids, TmkError **errp)
 {
   for (;;) {
     g_autoptr (json_t) jobs = qmp_query_jobs (client, errp);
     if (jobs == NULL)
       return NULL;
+    g_autoptr (json_t) found = json_array ();
+    bool all = true;
     size_t i;
-    json_t *job, *found = NULL;
-    json_array_foreach (jobs, i, job) {
-      if (g_strcmp0 (json_string_value (json_object_get (job, "id")), id) == 0)
-        found = job;
+    json_t *id;
+    json_array_foreach (ids, i, id) {
+      json_t *job = jsonx_find (jobs, "id", json_string_value (id));
+      if (job == NULL) {
+        error_set (errp, DOMAIN, TMK_ERR_FAILED, 0, "job '%s' was taken away by somebody else",
+                   json_string_value (id));
+        return NULL;
+      }
+      json_array_append (found, job);
+      if (has_concluded (job))
+        continue;
+      all = false;
+      if (!wait_for_word (client, json_string_value (id), errp))
+        return NULL;
     }
-    if (found == NULL) {
-      error_set (errp, DOMAIN, TMK_ERR_FAILED, 0, "job '%s' was taken away by somebody else", id);
-      return NULL;
-    }
-    if (g_strcmp0 (json_string_value (json_object_get (found, "status")), "concluded") == 0)
-      return json_incref (found);
-
-    /* The time-out is for an event that was lost. */
-    TmkError *err = NULL;
-    json_decref (qmp_client_take_event_of (client, "JOB_STATUS_CHANGE", "id", id, 500, &err));
-    if (err != NULL) {
-      error_propagate (errp, err);
-      return NULL;
-    }
+    if (all)
+      return g_steal_pointer (&found);
   }
 }
 
@@ -166,20 +188,34 @@ forget_job_events (QmpClient *client, const char *id)
 }
 
 bool
+qmp_jobs_dismiss (QmpClient *client, const json_t *ids, TmkError **errp)
+{
+  g_autoptr (json_t) batch = json_array ();
+  size_t i;
+  json_t *id;
+  json_array_foreach (ids, i, id)
+    qmp_batch_add (batch, "job-dismiss", json_pack ("{s:O}", "id", id));
+  g_autoptr (json_t) results = qmp_execute_all (client, batch, NULL, errp);
+  json_array_foreach (ids, i, id)
+    forget_job_events (client, json_string_value (id));
+  return results != NULL;
+}
+
+bool
 qmp_blockdev_create (QmpClient *client, const char *job_id, json_t *options, TmkError **errp)
 {
   if (!qmp_run (client, "blockdev-create",
                 json_pack ("{s:o,s:o}", "job-id", str (job_id), "options", options), errp))
     return false; /* QEMU made no job */
-  g_autoptr (json_t) job = wait_concluded (client, job_id, errp);
-  if (job == NULL)
+  g_autoptr (json_t) ids = json_pack ("[o]", str (job_id));
+  g_autoptr (json_t) jobs = qmp_jobs_wait (client, ids, errp);
+  if (jobs == NULL)
     return false;
-  const char *why = json_string_value (json_object_get (job, "error"));
+  const char *why = jsonx_string (json_array_get (jobs, 0), "error");
   if (why != NULL)
     error_set (errp, DOMAIN, TMK_ERR_FAILED, 0, "%s", why);
   /* Where the job failed, that is the error to tell. */
-  bool ok = qmp_job_dismiss (client, job_id, why == NULL ? errp : NULL);
-  forget_job_events (client, job_id);
+  bool ok = qmp_jobs_dismiss (client, ids, why == NULL ? errp : NULL);
   return ok && why == NULL;
 }
 

@@ -35,6 +35,11 @@ bool qmp_blockdev_del (QmpClient *client, const char *node, TmkError **errp);
  * where it failed (TMK_ERR_FAILED with QEMU's own text). Where the connection ends meanwhile the
  * job stays. `options` is stolen. */
 bool qmp_blockdev_create (QmpClient *client, const char *job_id, json_t *options, TmkError **errp);
+/* Waits until all the jobs of `ids` (an array of strings), which are not dismissed by themselves,
+ * have concluded, however long that takes: what query-jobs says of each, in the order of `ids`. */
+json_t *qmp_jobs_wait (QmpClient *client, const json_t *ids, TmkError **errp);
+/* Dismisses them all. */
+bool qmp_jobs_dismiss (QmpClient *client, const json_t *ids, TmkError **errp);
 bool qmp_bitmap_remove (QmpClient *client, const char *node, const char *name, TmkError **errp);
 bool qmp_job_cancel (QmpClient *client, const char *id, TmkError **errp);
 bool qmp_job_dismiss (QmpClient *client, const char *id, TmkError **errp);

@@ -7,20 +7,25 @@ import os
 import re
 import socket
 
-from lab import Guest, Lab, main, test
+from lab import Guest, Lab, main, test, wait_until
 from pull import Pull, RawClient, pull_disk, unix_server
 from push import files_below
 
 
 def refused(pull: Pull, disks: list[str], *words: str, options: tuple = (), server=None,
-            checkpoint: str | None = "no") -> None:
+            checkpoint: str | None = "no", rc: int = 1) -> None:
     """Refused with these words and a hint, and nothing has changed."""
     before, on_disk = pull.vm.inventory(), files_below(pull.lab.dir)
-    result = pull.run(disks, *options, server=server, checkpoint=checkpoint, rc=1)
+    result = pull.run(disks, *options, server=server, checkpoint=checkpoint, rc=rc)
     assert pull.vm.inventory() == before, (before, pull.vm.inventory())
     assert files_below(pull.lab.dir) == on_disk, files_below(pull.lab.dir) ^ on_disk
     for word in (*words, "\nhint: "):
         assert word in result.err, f"no '{word}' in\n{result.err}"
+
+
+def read(path: str) -> bytes:
+    with open(path, "rb") as file:
+        return file.read()
 
 
 def one_disk(lab: Lab, **how):
@@ -50,6 +55,32 @@ def test_documents_that_cannot_be(lab: Lab) -> None:
     pull.end()
     refused(pull, [vda, vdb], "c1", checkpoint="c1")
     vm.assert_clean()
+
+
+@test
+def test_compress_is_not_for_a_pull(lab: Lab) -> None:
+    vm, pull, vda = one_disk(lab)
+    for option in (["--compress"], ["--compression", "zstd"]):
+        refused(pull, [vda], "a pull writes no target", "--compress", options=option, rc=2)
+    vm.assert_clean()
+
+
+@test
+def test_wait_says_what_finishes_a_pull(lab: Lab) -> None:
+    vm, pull, _ = one_disk(lab)
+    waiting = ("wait", "--qmp", vm.address)
+    for finish, rc in ((pull.end, 0), (pull.abort, 1)):
+        pull.begin(f"c{rc}")
+        said, silent = lab.path(f"said{rc}"), lab.path(f"silent{rc}")
+        with open(said, "wb") as err, open(silent, "wb") as quiet:
+            child = lab.tidemark_popen(*waiting, stderr=err)
+            other = lab.tidemark_popen(*waiting, "--quiet", stderr=quiet)
+            wait_until(lambda: b"tidemark end" in read(said), 10)
+            assert child.poll() is None and other.poll() is None
+            finish()
+            assert child.wait(10) == rc and other.wait(10) == rc, (child.poll(), other.poll())
+        assert read(said).count(b"a pull of 1 disk is running") == 1, read(said)
+        assert b"pull" not in read(silent), read(silent)
 
 
 @test(timeout=90)

@@ -34,6 +34,16 @@ class Point:
         return next(disk for disk in self.report["disks"] if disk["name"] == name)
 
 
+def check_words(err: str, *words: str) -> None:
+    """One error with one hint, the last things that are said, and these words in them."""
+    lines = err.rstrip("\n").splitlines()
+    at = [n for n, line in enumerate(lines) if line.startswith("tidemark: error: ")]
+    assert len(at) == 1, err
+    assert [line for line in lines[at[0]:] if line.startswith("hint: ")] == lines[-1:], err
+    for word in words:
+        assert word in "\n".join(lines[at[0]:]), f"'{word}' not in: {err}"
+
+
 class Repository:
     """A repository in the lab's folder."""
 

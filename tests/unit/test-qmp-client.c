@@ -394,6 +394,278 @@ test_deaf (void)
   end_script (&s);
 }
 
+/* --- many commands at once */
+
+/* `n` commands without arguments: "c0", "c1" and so on. */
+static json_t *
+make_batch (unsigned n)
+{
+  json_t *batch = json_array ();
+  for (unsigned i = 0; i < n; i++) {
+    g_autofree char *command = g_strdup_printf ("c%u", i);
+    qmp_batch_add (batch, command, NULL);
+  }
+  return batch;
+}
+
+/* Hears `n` commands before anything is said; their ids, which must be in order. */
+static char **
+hear_all (int fd, unsigned n)
+{
+  char **ids = g_new0 (char *, n + 1);
+  unsigned last = 0;
+  for (unsigned i = 0; i < n; i++) {
+    ids[i] = hear (fd);
+    g_assert_nonnull (ids[i]);
+    unsigned serial = (unsigned) strtoul (strrchr (ids[i], '-') + 1, NULL, 10);
+    g_assert_cmpuint (serial, >, last);
+    last = serial;
+  }
+  return ids;
+}
+
+static void
+say_return (int fd, const char *id, int value)
+{
+  g_autofree char *text = g_strdup_printf ("{\"return\": %d, \"id\": \"%s\"}\r\n", value, id);
+  say (fd, text);
+}
+
+static void
+say_error (int fd, const char *id, const char *desc)
+{
+  g_autofree char *text
+      = g_strdup_printf ("{\"error\": {\"class\": \"GenericError\", \"desc\": \"%s\"}, \"id\": "
+                         "\"%s\"}\r\n",
+                         desc, id);
+  say (fd, text);
+}
+
+static void
+play_batch (int fd)
+{
+  greet (fd);
+  g_auto (GStrv) good = hear_all (fd, 3);
+  say_return (fd, good[0], 10);
+  say (fd, "{\"event\": \"A\"}{\"return\": 99, \"id\": \"old\"}\r\n");
+  say_return (fd, good[1], 11);
+  say (fd, "{\"event\": \"B\"}\r\n");
+  say_return (fd, good[2], 12);
+
+  g_auto (GStrv) bad = hear_all (fd, 4);
+  say_return (fd, bad[0], 20);
+  say_error (fd, bad[1], "the first");
+  say (fd, "{\"event\": \"C\"}\r\n");
+  say_return (fd, bad[2], 22);
+  say_error (fd, bad[3], "the second");
+
+  answer (fd, "{\"return\": 30, \"id\": \"%s\"}\r\n");
+}
+
+static void
+assert_next_event (QmpClient *client, const char *name)
+{
+  g_autoptr (TmkError) err = NULL;
+  g_autoptr (json_t) event = qmp_client_take_event (client, NULL, 0, &err);
+  assert_no_error (err);
+  g_assert_cmpstr (json_string_value (json_object_get (event, "event")), ==, name);
+}
+
+static void
+test_batch (void)
+{
+  g_autoptr (TmkError) err = NULL;
+  Script s;
+  start_script (&s, play_batch, 1);
+  g_autoptr (QmpClient) client = qmp_client_open (s.socket, NULL, &err);
+  assert_no_error (err);
+
+  g_autoptr (json_t) none = json_array ();
+  g_autoptr (json_t) nothing = qmp_execute_all (client, none, NULL, &err);
+  assert_no_error (err);
+  g_assert_cmpuint (json_array_size (nothing), ==, 0);
+
+  g_autoptr (json_t) three = make_batch (3);
+  g_autoptr (json_t) results = qmp_execute_all (client, three, NULL, &err);
+  assert_no_error (err);
+  g_assert_cmpuint (json_array_size (results), ==, 3);
+  for (size_t i = 0; i < 3; i++)
+    g_assert_cmpint (json_integer_value (json_array_get (results, i)), ==, 10 + (int) i);
+  assert_next_event (client, "A");
+  assert_next_event (client, "B");
+
+  g_autoptr (json_t) four = make_batch (4);
+  size_t failed = 99;
+  g_assert_null (qmp_execute_all (client, four, &failed, &err));
+  assert_error (&err, TMK_ERR_FAILED, "the first");
+  g_assert_cmpuint (failed, ==, 1);
+  assert_next_event (client, "C");
+
+  g_autoptr (json_t) after = qmp_execute (client, "x", NULL, &err);
+  assert_no_error (err);
+  g_assert_cmpint (json_integer_value (after), ==, 30);
+  end_script (&s);
+}
+
+static void
+play_batch_lost (int fd)
+{
+  greet (fd);
+  g_auto (GStrv) ids = hear_all (fd, 3);
+  say_return (fd, ids[0], 1);
+  say (fd, "{\"event\": \"SHUTDOWN\"}{\"ret");
+}
+
+static void
+test_batch_lost (void)
+{
+  g_autoptr (TmkError) err = NULL;
+  Script s;
+  start_script (&s, play_batch_lost, 1);
+  g_autoptr (QmpClient) client = qmp_client_open (s.socket, NULL, &err);
+  assert_no_error (err);
+  g_autoptr (json_t) batch = make_batch (3);
+  size_t failed = 99;
+  g_assert_null (qmp_execute_all (client, batch, &failed, &err));
+  assert_error (&err, TMK_ERR_GONE, "closed the connection");
+  g_assert_cmpuint (failed, ==, 1);
+  g_autoptr (json_t) event = qmp_client_take_event (client, "SHUTDOWN", 0, NULL);
+  g_assert_nonnull (event);
+  g_assert_null (qmp_execute_all (client, batch, &failed, &err));
+  assert_error (&err, TMK_ERR_GONE, "no connection");
+  end_script (&s);
+}
+
+/* An error counts though the connection ends behind it. */
+static void
+play_batch_error_lost (int fd)
+{
+  greet (fd);
+  g_auto (GStrv) ids = hear_all (fd, 3);
+  say_error (fd, ids[0], "why it went");
+}
+
+static void
+test_batch_error_lost (void)
+{
+  g_autoptr (TmkError) err = NULL;
+  Script s;
+  start_script (&s, play_batch_error_lost, 1);
+  g_autoptr (QmpClient) client = qmp_client_open (s.socket, NULL, &err);
+  assert_no_error (err);
+  g_autoptr (json_t) batch = make_batch (3);
+  size_t failed = 99;
+  g_assert_null (qmp_execute_all (client, batch, &failed, &err));
+  assert_error (&err, TMK_ERR_FAILED, "why it went");
+  g_assert_cmpuint (failed, ==, 0);
+  end_script (&s);
+}
+
+/* Each answer takes its time, the last for ever. */
+static void
+play_batch_slow (int fd)
+{
+  greet (fd);
+  g_auto (GStrv) ids = hear_all (fd, 4);
+  for (int i = 0; i < 3; i++) {
+    g_usleep (250000); /* together more than the time for one */
+    say_return (fd, ids[i], i);
+  }
+  g_free (hear (fd)); /* until the client leaves */
+}
+
+static void
+test_batch_slow (void)
+{
+  g_autoptr (TmkError) err = NULL;
+  const QmpOptions options = { .reply_timeout_ms = 600 };
+  Script s;
+  start_script (&s, play_batch_slow, 1);
+  g_autoptr (QmpClient) client = qmp_client_open (s.socket, &options, &err);
+  assert_no_error (err);
+  g_autoptr (json_t) batch = make_batch (4);
+  size_t failed = 99;
+  g_assert_null (qmp_execute_all (client, batch, &failed, &err));
+  assert_error (&err, TMK_ERR_TIMEOUT, "did not answer 'c3' within 0.6 s");
+  g_assert_cmpuint (failed, ==, 3);
+  g_assert_null (qmp_execute_all (client, batch, NULL, &err));
+  assert_error (&err, TMK_ERR_GONE, "no connection");
+  end_script (&s);
+}
+
+static void
+play_batch_unsendable (int fd)
+{
+  greet (fd);
+  for (int round = 0; round < 2; round++) {
+    g_auto (GStrv) ids = hear_all (fd, 2);
+    say_return (fd, ids[0], 1);
+    if (round == 0)
+      say_return (fd, ids[1], 2);
+    else
+      say_error (fd, ids[1], "QEMU failed first");
+  }
+  answer (fd, "{\"return\": 3, \"id\": \"%s\"}\r\n");
+}
+
+static void
+test_batch_unsendable (void)
+{
+  g_autoptr (TmkError) err = NULL;
+  Script s;
+  start_script (&s, play_batch_unsendable, 1);
+  g_autoptr (QmpClient) client = qmp_client_open (s.socket, NULL, &err);
+  assert_no_error (err);
+  g_autoptr (json_t) batch = make_batch (2);
+  qmp_batch_add (batch, "c2", json_pack ("{s:o}", "file", json_string_nocheck ("\xff")));
+  qmp_batch_add (batch, "c3", NULL);
+  size_t failed = 99;
+  g_assert_null (qmp_execute_all (client, batch, &failed, &err));
+  assert_error (&err, TMK_ERR_INVALID, "arguments of 'c2' are not UTF-8");
+  g_assert_cmpuint (failed, ==, 2);
+  g_assert_null (qmp_execute_all (client, batch, &failed, &err));
+  assert_error (&err, TMK_ERR_FAILED, "QEMU failed first");
+  g_assert_cmpuint (failed, ==, 1);
+  g_assert_true (qmp_run (client, "x", NULL, &err));
+  assert_no_error (err);
+  end_script (&s);
+}
+
+#define BATCH_BIG 8
+
+/* Answers each command before it reads the next, and more than the buffers hold. */
+static void
+play_batch_big (int fd)
+{
+  greet (fd);
+  g_autofree char *big = g_strnfill (1 << 20, 'y');
+  for (int i = 0; i < BATCH_BIG; i++) {
+    g_autofree char *format = g_strdup_printf (
+        "{\"return\": {\"n\": %d, \"big\": \"%s\"}, \"id\": \"%%s\"}\r\n", i, big);
+    answer (fd, format);
+  }
+}
+
+static void
+test_batch_big (void)
+{
+  g_autoptr (TmkError) err = NULL;
+  Script s;
+  start_script (&s, play_batch_big, 1);
+  g_autoptr (QmpClient) client = qmp_client_open (s.socket, NULL, &err);
+  assert_no_error (err);
+  g_autofree char *big = g_strnfill (1 << 20, 'x');
+  g_autoptr (json_t) batch = json_array ();
+  for (int i = 0; i < BATCH_BIG; i++)
+    qmp_batch_add (batch, "c", json_pack ("{s:s}", "a", big));
+  g_autoptr (json_t) results = qmp_execute_all (client, batch, NULL, &err);
+  assert_no_error (err);
+  g_assert_cmpuint (json_array_size (results), ==, BATCH_BIG);
+  for (size_t i = 0; i < BATCH_BIG; i++)
+    g_assert_cmpuint (jsonx_uint (json_array_get (results, i), "n"), ==, i);
+  end_script (&s);
+}
+
 /* --- secrets, traces, test points: what is written to stderr is seen from a parent */
 
 #define SECRET "aHVudGVyMg==" /* "hunter2" */
@@ -651,6 +923,12 @@ main (int argc, char **argv)
   g_test_add_func ("/qmp-client/babble", test_babble);
   g_test_add_func ("/qmp-client/broken-pipe", test_broken_pipe);
   g_test_add_func ("/qmp-client/deaf", test_deaf);
+  g_test_add_func ("/qmp-client/batch", test_batch);
+  g_test_add_func ("/qmp-client/batch/lost", test_batch_lost);
+  g_test_add_func ("/qmp-client/batch/error-lost", test_batch_error_lost);
+  g_test_add_func ("/qmp-client/batch/slow", test_batch_slow);
+  g_test_add_func ("/qmp-client/batch/unsendable", test_batch_unsendable);
+  g_test_add_func ("/qmp-client/batch/big", test_batch_big);
   g_test_add_func ("/qmp-client/secret", test_secret);
   g_test_add_func ("/qmp-client/secret/subprocess", test_secret_subprocess);
   g_test_add_func ("/qmp-client/daemon/busy", test_daemon_busy);

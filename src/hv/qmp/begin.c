@@ -8,7 +8,7 @@
  */
 #include "hv/qmp/checkpoints.h"
 #include "hv/qmp/job.h"
-#include "hv/qmp/luks.h"
+#include "hv/qmp/image.h"
 #include "hv/qmp/own_socket.h"
 #include "hv/qmp/pull.h"
 #include "hv/qmp/server.h"
@@ -111,7 +111,7 @@ complete_checkpoint (JobPlan *plan, GPtrArray *known)
     if (plan->def->pull || entry == NULL || !entry->covered || disk->target_type != STORAGE_FILE)
       continue;
     entry->target = g_strdup (disk->target);
-    entry->target_format = g_strdup (luks_driver_of (disk)); /* what opens it as a backing file */
+    entry->target_format = g_strdup (image_driver_of (disk)); /* what opens it as a backing file */
   }
 }
 
@@ -174,12 +174,10 @@ begin_steps (QmpMachine *machine, const JobPlan *plan, const TmkBeginOptions *op
              json_t *record, TmkError **errp)
 {
   if (!own_socket_make_folder (machine, plan, errp)
-      || (!plan->direct && !options->reuse_external && !make_files (machine, plan, record, errp)))
-    return false;
-  for (guint i = 0; !plan->direct && i < plan->disks->len; i++)
-    if (!target_open (machine, g_ptr_array_index (plan->disks, i), options, errp))
-      return false;
-  if (!start (machine, plan, options, record, errp))
+      || (!plan->direct
+          && ((!options->reuse_external && !make_files (machine, plan, record, errp))
+              || !targets_open (machine, plan, options, errp)))
+      || !start (machine, plan, options, record, errp))
     return false;
   record_set_phase (record, "running");
   return state_write (machine->state, "job", record, errp);

@@ -65,17 +65,17 @@ machine_instance_lives (const char *instance)
 static bool
 identify (QmpMachine *machine, char **key, TmkError **errp)
 {
-  g_autoptr (json_t) uuid = qmp_execute (machine->client, "query-uuid", NULL, errp);
-  if (uuid == NULL)
+  g_autoptr (json_t) batch = json_array ();
+  qmp_batch_add (batch, "query-uuid", NULL);
+  qmp_batch_add (batch, "query-name", NULL);
+  g_autoptr (json_t) said = qmp_execute_all (machine->client, batch, NULL, errp);
+  if (said == NULL)
     return false;
-  g_autoptr (json_t) name = qmp_execute (machine->client, "query-name", NULL, errp);
-  if (name == NULL)
-    return false;
-  *key = state_key (jsonx_string (uuid, "UUID"), machine->address);
+  *key = state_key (jsonx_string (json_array_get (said, 0), "UUID"), machine->address);
   g_free (machine->uuid);
   machine->uuid = g_str_has_prefix (*key, "at-") ? NULL : g_strdup (*key);
   g_free (machine->name);
-  machine->name = g_strdup (jsonx_string (name, "name"));
+  machine->name = g_strdup (jsonx_string (json_array_get (said, 1), "name"));
   return true;
 }
 

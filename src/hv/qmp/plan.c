@@ -228,7 +228,9 @@ plan_incremental (JobDisk *push, const QmpDisk *disk, const char *name, GPtrArra
     if (part != NULL && (push->granularity == 0 || part->granularity < push->granularity))
       push->granularity = part->granularity;
   }
-  push->estimate = chain->dirty;
+  /* What was discarded is dirty as well, and takes no room but for tables: after an fstrim that may
+   * be most of the disk. */
+  push->estimate = MIN (chain->dirty, push->estimate + chain->dirty / 2048);
   return true;
 }
 
@@ -412,6 +414,11 @@ check_exports_differ (const JobPlan *plan, TmkError **errp)
 JobPlan *
 job_plan_new (const JobPlanInput *input, TmkError **errp)
 {
+  if (input->compress && input->def->pull) {
+    error_set (errp, DOMAIN, TMK_ERR_USAGE, 0, "a pull writes no target that could be compressed");
+    error_hint (errp, "leave --compress out: who reads the exports may compress what is read");
+    return NULL;
+  }
   g_autoptr (JobPlan) plan = g_new0 (JobPlan, 1);
   plan->run = g_strdup (input->run);
   plan->def = tmk_backup_def_copy (input->def);

@@ -2,6 +2,7 @@
 /* hv/qmp/pull.c: see hv/qmp/pull.h. */
 #include "hv/qmp/pull.h"
 
+#include "hv/qmp/disk_batch.h"
 #include "hv/qmp/pause.h"
 #include "hv/qmp/server.h"
 #include "hv/qmp/tls.h"
@@ -24,59 +25,56 @@ has_quirk (QmpMachine *machine, QmpQuirk quirk)
 
 /* --- starting -------------------------------------------------------------------------------- */
 
-typedef void (*AddFunction) (json_t *batch, QmpMachine *machine, const JobPlan *plan,
+typedef void (*AddFunction) (DiskBatch *batch, QmpMachine *machine, const JobPlan *plan,
                              const JobDisk *disk);
 
 /* What `add` has QEMU do for each disk, all at once. */
 static bool
 for_all_disks (QmpMachine *machine, const JobPlan *plan, AddFunction add, TmkError **errp)
 {
-  g_autoptr (json_t) batch = json_array ();
-  size_t failed = 0;
+  g_autoptr (DiskBatch) batch = disk_batch_new ();
+  const JobDisk *failed = NULL;
   for (guint i = 0; i < plan->disks->len; i++)
     add (batch, machine, plan, g_ptr_array_index (plan->disks, i));
-  g_autoptr (json_t) results = qmp_execute_all (machine->client, batch, &failed, errp);
-  if (results != NULL)
+  if (disk_batch_run (machine, batch, &failed, errp))
     return true;
-  size_t each = json_array_size (batch) / plan->disks->len;
-  const JobDisk *disk = g_ptr_array_index (plan->disks, failed / each);
-  error_prefix (errp, "disk '%s'", disk->name);
+  error_prefix (errp, "disk '%s'", failed->name);
   return false;
 }
 
 /* With a bitmap that notes what the guest writes, for scratch_look(). It goes with the filter. */
 static void
-add_filter (json_t *batch, QmpMachine *machine, const JobPlan *plan, const JobDisk *disk)
+add_filter (DiskBatch *batch, QmpMachine *machine, const JobPlan *plan, const JobDisk *disk)
 {
-  qmp_batch_add (
-      batch, "blockdev-add",
+  disk_batch_add (
+      batch, disk, "blockdev-add",
       json_pack ("{s:s, s:s, s:s, s:s, s:s, s:i}", "driver", "copy-before-write", "node-name",
                  disk->filter_node, "file", disk->root_node, "target", disk->format_node,
                  "on-cbw-error", "break-snapshot", "cbw-timeout",
                  plan->scratch_timeout != 0 ? (int) plan->scratch_timeout : CBW_TIMEOUT_S));
-  qmp_batch_add (batch, "block-dirty-bitmap-add",
-                 json_pack ("{s:s, s:s, s:i}", "node", disk->filter_node, "name", disk->filter_node,
-                            "granularity", BITMAP_GRANULARITY));
+  disk_batch_add (batch, disk, "block-dirty-bitmap-add",
+                  json_pack ("{s:s, s:s, s:i}", "node", disk->filter_node, "name",
+                             disk->filter_node, "granularity", BITMAP_GRANULARITY));
 }
 
 static void
-insert_filter (json_t *batch, QmpMachine *machine, const JobPlan *plan, const JobDisk *disk)
+insert_filter (DiskBatch *batch, QmpMachine *machine, const JobPlan *plan, const JobDisk *disk)
 {
-  qmp_batch_add (batch, "qom-set",
-                 json_pack ("{s:s, s:s, s:s}", "path", disk->device, "property", "drive", "value",
-                            disk->filter_node));
+  disk_batch_add (batch, disk, "qom-set",
+                  json_pack ("{s:s, s:s, s:s}", "path", disk->device, "property", "drive", "value",
+                             disk->filter_node));
 }
 
 static void
-add_snapshot (json_t *batch, QmpMachine *machine, const JobPlan *plan, const JobDisk *disk)
+add_snapshot (DiskBatch *batch, QmpMachine *machine, const JobPlan *plan, const JobDisk *disk)
 {
-  qmp_batch_add (batch, "blockdev-add",
-                 json_pack ("{s:s, s:s, s:s}", "driver", "snapshot-access", "node-name",
-                            disk->snapshot_node, "file", disk->filter_node));
+  disk_batch_add (batch, disk, "blockdev-add",
+                  json_pack ("{s:s, s:s, s:s}", "driver", "snapshot-access", "node-name",
+                             disk->snapshot_node, "file", disk->filter_node));
 }
 
 static void
-add_export (json_t *batch, QmpMachine *machine, const JobPlan *plan, const JobDisk *disk)
+add_export (DiskBatch *batch, QmpMachine *machine, const JobPlan *plan, const JobDisk *disk)
 {
   bool overlay = has_quirk (machine, QUIRK_SNAPSHOT_ACCESS_WRONG);
   json_t *options = json_pack ("{s:s, s:s, s:s, s:s, s:b}", "type", "nbd", "id", disk->export_id,
@@ -86,7 +84,7 @@ add_export (json_t *batch, QmpMachine *machine, const JobPlan *plan, const JobDi
     json_object_set_new (
         options, "bitmaps",
         json_pack ("[{s:s, s:s}]", "node", disk->format_node, "name", disk->bitmap));
-  qmp_batch_add (batch, "block-export-add", options);
+  disk_batch_add (batch, disk, "block-export-add", options);
 }
 
 /* The new checkpoint, and what changed since the one before. */
@@ -123,13 +121,11 @@ take_instant (QmpMachine *machine, const JobPlan *plan, json_t *record, TmkError
 
 /* Of disks that are powered off: any moment is the instant. */
 static void
-add_view (json_t *batch, QmpMachine *machine, const JobPlan *plan, const JobDisk *disk)
+add_view (DiskBatch *batch, QmpMachine *machine, const JobPlan *plan, const JobDisk *disk)
 {
-  (void) machine;
-  (void) plan;
-  qmp_batch_add (batch, "blockdev-add",
-                 json_pack ("{s:s, s:s, s:s, s:b}", "driver", "raw", "node-name",
-                            disk->snapshot_node, "file", disk->node, "read-only", 1));
+  disk_batch_add (batch, disk, "blockdev-add",
+                  json_pack ("{s:s, s:s, s:s, s:b}", "driver", "raw", "node-name",
+                             disk->snapshot_node, "file", disk->node, "read-only", 1));
 }
 
 static bool
@@ -181,89 +177,123 @@ pull_start (QmpMachine *machine, const JobPlan *plan, const TmkBeginOptions *opt
 
 /* --- probing --------------------------------------------------------------------------------- */
 
-/* Copies a little of the snapshot to nowhere: a broken one refuses every read. */
-static bool
-probe_with_job (QmpMachine *machine, const char *window, const char *sink, const char *job,
-                char **fault, TmkError **errp)
-{
-  QmpBackup backup = { .job_id = job, .device = window, .target = sink };
-  json_t *actions = json_array ();
-  json_array_append_new (actions, qmp_action_backup (&backup));
-  if (!qmp_transaction (machine->client, actions, errp))
-    return false;
-  for (;;) {
-    g_autoptr (json_t) jobs = qmp_query_jobs (machine->client, errp);
-    if (jobs == NULL)
-      return false;
-    const json_t *probe = jsonx_find (jobs, "id", job);
-    if (g_strcmp0 (jsonx_string (probe, "status"), "concluded") == 0) {
-      *fault = g_strdup (jsonx_string (probe, "error"));
-      return qmp_job_dismiss (machine->client, job, errp);
-    }
-    json_decref (
-        qmp_client_take_event_of (machine->client, "JOB_STATUS_CHANGE", "id", job, 20, NULL));
-  }
-}
+/* What the probe of one disk makes: a window on its snapshot, somewhere to copy that to, a job. */
+typedef struct {
+  char *window, *sink, *job;
+} Probe;
 
 static void
-forget_probe (QmpMachine *machine, const char *window, const char *sink, const char *job)
+probe_clear (Probe *probe)
+{
+  g_free (probe->window);
+  g_free (probe->sink);
+  g_free (probe->job);
+}
+
+G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC (Probe, probe_clear)
+
+/* By the names that are in the job's log. */
+static Probe
+probe_of (const json_t *disk)
+{
+  const char *snapshot = jsonx_string (disk, "snapshot");
+  return (Probe){ g_strconcat (snapshot, "w", NULL), g_strconcat (snapshot, "n", NULL),
+                  g_strconcat (snapshot, "p", NULL) };
+}
+
+/* Copies a little of each snapshot to nowhere: a broken one refuses every read. */
+static bool
+start_probes (QmpMachine *machine, const json_t *disks, TmkError **errp)
+{
+  g_autoptr (json_t) batch = json_array ();
+  size_t i;
+  json_t *disk;
+  json_array_foreach (disks, i, disk) {
+    g_auto (Probe) probe = probe_of (disk);
+    guint64 bytes = MIN (jsonx_uint (disk, "size"), PROBE_BYTES);
+    qmp_batch_add (batch, "blockdev-add",
+                   json_pack ("{s:s, s:s, s:s, s:i, s:I}", "driver", "raw", "node-name",
+                              probe.window, "file", jsonx_string (disk, "snapshot"), "offset", 0,
+                              "size", (json_int_t) bytes));
+    qmp_batch_add (batch, "blockdev-add",
+                   json_pack ("{s:s, s:s, s:I, s:b}", "driver", "null-co", "node-name", probe.sink,
+                              "size", (json_int_t) bytes, "read-zeroes", 1));
+    QmpBackup backup = { .job_id = probe.job, .device = probe.window, .target = probe.sink };
+    json_t *actions = json_array ();
+    json_array_append_new (actions, qmp_action_backup (&backup));
+    qmp_batch_add (batch, "transaction", json_pack ("{s:o}", "actions", actions));
+  }
+  g_autoptr (json_t) results = qmp_execute_all (machine->client, batch, NULL, errp);
+  return results != NULL;
+}
+
+static bool
+end_probes (QmpMachine *machine, const json_t *disks, TmkError **errp)
+{
+  g_autoptr (json_t) batch = json_array ();
+  size_t i;
+  json_t *disk;
+  json_array_foreach (disks, i, disk) {
+    g_auto (Probe) probe = probe_of (disk);
+    qmp_batch_add (batch, "blockdev-del", json_pack ("{s:s}", "node-name", probe.sink));
+    qmp_batch_add (batch, "blockdev-del", json_pack ("{s:s}", "node-name", probe.window));
+  }
+  g_autoptr (json_t) results = qmp_execute_all (machine->client, batch, NULL, errp);
+  return results != NULL;
+}
+
+/* What somebody left who asked before and was killed over it. */
+static bool
+forget_probes (QmpMachine *machine, const json_t *disks, TmkError **errp)
 {
   g_autoptr (json_t) rest = NULL;
   g_autoptr (json_t) log = json_array ();
-  json_array_append_new (log, undo_node (window));
-  json_array_append_new (log, undo_node (sink));
-  json_array_append_new (log, undo_job (job));
-  (void) undo_run (machine, log, true, &rest, NULL); /* what is left shows at the next attempt */
+  size_t i;
+  json_t *disk;
+  json_array_foreach (disks, i, disk) {
+    g_auto (Probe) probe = probe_of (disk);
+    json_array_append_new (log, undo_node (probe.window));
+    json_array_append_new (log, undo_node (probe.sink));
+    json_array_append_new (log, undo_job (probe.job));
+  }
+  return undo_run (machine, log, true, &rest, errp);
 }
 
+/* `jobs`: those of the disks, in order, as they ended. */
 static bool
-probe_disk (QmpMachine *machine, const json_t *disk, TmkError **errp)
+check_probes (const json_t *disks, const json_t *jobs, TmkError **errp)
 {
-  const char *snapshot = jsonx_string (disk, "snapshot");
-  guint64 bytes = MIN (jsonx_uint (disk, "size"), PROBE_BYTES);
-  g_autofree char *window = g_strconcat (snapshot, "w", NULL);
-  g_autofree char *sink = g_strconcat (snapshot, "n", NULL);
-  g_autofree char *job = g_strconcat (snapshot, "p", NULL);
-  g_autofree char *fault = NULL;
-  json_t *view = json_pack ("{s:s, s:s, s:s, s:i, s:I}", "driver", "raw", "node-name", window,
-                            "file", snapshot, "offset", 0, "size", (json_int_t) bytes);
-  json_incref (view);
-  if (qmp_blockdev_add (machine->client, view, NULL)) {
-    json_decref (view);
-  } else {
-    /* Somebody who asked before was killed over it. */
-    forget_probe (machine, window, sink, job);
-    if (!qmp_blockdev_add (machine->client, view, errp))
-      return false;
+  size_t i;
+  json_t *disk;
+  json_array_foreach (disks, i, disk) {
+    if (jsonx_string (json_array_get (jobs, i), "error") == NULL)
+      continue;
+    error_set (errp, DOMAIN, TMK_ERR_IO, 0,
+               "disk '%s': the scratch '%s' could not take what the guest overwrote, so the"
+               " snapshot is broken",
+               jsonx_string (disk, "name"), jsonx_string (disk, "target"));
+    error_hint (errp, "give the scratch more room, and begin again: what was read meanwhile is of"
+                      " no use");
+    return false;
   }
-  bool ok = qmp_blockdev_add (machine->client,
-                              json_pack ("{s:s, s:s, s:I, s:b}", "driver", "null-co", "node-name",
-                                         sink, "size", (json_int_t) bytes, "read-zeroes", 1),
-                              errp);
-  if (ok) {
-    ok = probe_with_job (machine, window, sink, job, &fault, errp);
-    ok = qmp_blockdev_del (machine->client, sink, ok ? errp : NULL) && ok;
-  }
-  ok = qmp_blockdev_del (machine->client, window, ok ? errp : NULL) && ok;
-  if (!ok || fault == NULL)
-    return ok;
-  error_set (errp, DOMAIN, TMK_ERR_IO, 0,
-             "disk '%s': the scratch '%s' could not take what the guest overwrote, so the snapshot"
-             " is broken",
-             jsonx_string (disk, "name"), jsonx_string (disk, "target"));
-  error_hint (errp, "give the scratch more room, and begin again: what was read meanwhile is of no"
-                    " use");
-  return false;
+  return true;
 }
 
 bool
 pull_probe (QmpMachine *machine, const json_t *record, TmkError **errp)
 {
+  const json_t *disks = json_object_get (record, "disks");
+  g_autoptr (json_t) ids = json_array ();
   size_t i;
   json_t *disk;
-  json_array_foreach (json_object_get (record, "disks"), i, disk) {
-    if (!probe_disk (machine, disk, errp))
-      return false;
+  json_array_foreach (disks, i, disk) {
+    g_auto (Probe) probe = probe_of (disk);
+    json_array_append_new (ids, json_string (probe.job));
   }
-  return true;
+  if (!start_probes (machine, disks, NULL)
+      && (!forget_probes (machine, disks, errp) || !start_probes (machine, disks, errp)))
+    return false;
+  g_autoptr (json_t) jobs = qmp_jobs_wait (machine->client, ids, errp);
+  return jobs != NULL && qmp_jobs_dismiss (machine->client, ids, errp)
+         && end_probes (machine, disks, errp) && check_probes (disks, jobs, errp);
 }

@@ -39,6 +39,9 @@ append_filters (json_t *log, const JobPlan *plan)
   for (guint i = 0; i < plan->disks->len; i++) {
     const JobDisk *disk = g_ptr_array_index (plan->disks, i);
     json_array_append_new (log, undo_node (disk->filter_node));
+  }
+  for (guint i = 0; i < plan->disks->len; i++) {
+    const JobDisk *disk = g_ptr_array_index (plan->disks, i);
     json_array_append_new (
         log, undo_drive (disk->device, disk->filter_node, disk->root_node, disk->drive));
   }
@@ -81,6 +84,9 @@ undo_log (const JobPlan *plan, bool with_files, const char *pidfile)
     const JobDisk *disk = g_ptr_array_index (plan->disks, i);
     if (with_files && disk->target_type == STORAGE_FILE)
       json_array_append_new (log, undo_file (disk->target, 0, 0, plan->def->pull));
+  }
+  for (guint i = 0; i < plan->disks->len; i++) {
+    const JobDisk *disk = g_ptr_array_index (plan->disks, i);
     if (disk->secret != NULL)
       json_array_append_new (log, undo_secret (disk->secret));
     g_autofree char *create = g_strconcat (disk->job, "-create", NULL);

@@ -18,10 +18,19 @@
 #define DAEMON "qemu-storage-daemon"
 #define END_TIMEOUT_US (10 * G_USEC_PER_SEC)
 
+/* Where there is none no disk need be asked. */
+static bool
+has_iothreads (QmpMachine *machine)
+{
+  g_autoptr (json_t) iothreads = qmp_execute (machine->client, "query-iothreads", NULL, NULL);
+  return iothreads == NULL || json_array_size (iothreads) > 0;
+}
+
 bool
 staging_is_needed (QmpMachine *machine, const JobPlan *plan)
 {
-  if (!qmp_has_quirk (qmp_client_version (machine->client), QUIRK_NBD_IOTHREAD_ABORT))
+  if (!qmp_has_quirk (qmp_client_version (machine->client), QUIRK_NBD_IOTHREAD_ABORT)
+      || !has_iothreads (machine))
     return false;
   for (guint i = 0; i < plan->disks->len; i++) {
     const JobDisk *disk = g_ptr_array_index (plan->disks, i);

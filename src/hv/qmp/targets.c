@@ -2,9 +2,11 @@
 /* hv/qmp/targets.c: see hv/qmp/targets.h. */
 #include "hv/qmp/targets.h"
 
-#include "hv/qmp/luks.h"
+#include "hv/qmp/disk_batch.h"
+#include "hv/qmp/image.h"
 #include "hv/secrets.h"
 #include "qmp/commands.h"
+#include "qmp/schema.h"
 #include "util/fsx.h"
 
 #include <errno.h>
@@ -320,7 +322,7 @@ backing_name (const JobDisk *disk)
 static json_t *
 create_options (const JobDisk *disk, const TmkBeginOptions *options)
 {
-  const char *driver = luks_driver_of (disk);
+  const char *driver = image_driver_of (disk);
   json_t *create = json_pack ("{s:s, s:s, s:I}", "driver", driver, "file", disk->file_node, "size",
                               (json_int_t) disk->size);
   if (g_str_equal (driver, "vpc"))
@@ -340,7 +342,7 @@ create_options (const JobDisk *disk, const TmkBeginOptions *options)
 static json_t *
 open_options (const JobDisk *disk)
 {
-  const char *driver = luks_driver_of (disk);
+  const char *driver = image_driver_of (disk);
   json_t *open_ = json_pack ("{s:s, s:s, s:s}", "driver", driver, "node-name", disk->format_node,
                              "file", disk->file_node);
   if (g_str_equal (driver, "qcow2")) {
@@ -372,22 +374,16 @@ prepare_encrypted (QmpMachine *machine, const JobDisk *disk, const TmkBeginOptio
   bool ok = qmp_object_add_secret (machine->client, disk->secret, data, len, errp);
   if (ok && !options->reuse_external) {
     g_autofree char *name = disk->backing != NULL ? backing_name (disk) : NULL;
-    ok = luks_format (disk, name, bytes, errp);
+    ok = image_format (disk, name, NULL, bytes, errp);
   }
   g_bytes_unref (bytes);
   return ok;
 }
 
+/* Those files that need no format get their size. */
 static bool
-format_target (QmpMachine *machine, const JobDisk *disk, const TmkBeginOptions *options,
-               TmkError **errp)
+size_raw_file (const JobDisk *disk, TmkError **errp)
 {
-  g_autofree char *job = g_strconcat (disk->job, "-create", NULL);
-  bool raw = g_str_equal (luks_driver_of (disk), "raw");
-  if (!raw)
-    return qmp_blockdev_create (machine->client, job, create_options (disk, options), errp);
-  if (disk->target_type == STORAGE_BLOCK)
-    return true;
   if (truncate (disk->target, (off_t) disk->size) == 0)
     return true;
   error_set_errno (errp, DOMAIN, errno, "cannot make '%s' %" G_GUINT64_FORMAT " bytes large",
@@ -395,21 +391,49 @@ format_target (QmpMachine *machine, const JobDisk *disk, const TmkBeginOptions *
   return false;
 }
 
-/* The virtual size of our own node, by which a reused image is known to fit. */
+/* Must it be there before QEMU has a node for it? Encrypted ones are formatted with their secret.
+ */
 static bool
-check_node_size (QmpMachine *machine, const JobDisk *disk, TmkError **errp)
+is_formatted_outside (QmpMachine *machine, const JobDisk *disk)
+{
+  return disk->secret == NULL && g_str_equal (disk->format, "qcow2")
+         && qmp_has_quirk (qmp_client_version (machine->client), QUIRK_CREATE_ABORT)
+         && image_can_format ();
+}
+
+static bool
+format_outside (const JobDisk *disk, const TmkBeginOptions *options, TmkError **errp)
+{
+  g_autofree char *name = disk->backing != NULL ? backing_name (disk) : NULL;
+  return image_format (disk, name, options->compression_type, NULL, errp);
+}
+
+/* Must QEMU format it? */
+static bool
+needs_format (QmpMachine *machine, const JobDisk *disk, const TmkBeginOptions *options)
+{
+  return !options->reuse_external && disk->secret == NULL
+         && !g_str_equal (image_driver_of (disk), "raw") && !is_formatted_outside (machine, disk);
+}
+
+/* The virtual sizes of our own nodes, by which reused images are known to fit. */
+static bool
+check_node_sizes (QmpMachine *machine, const JobPlan *plan, const JobDisk **failed, TmkError **errp)
 {
   g_autoptr (json_t) nodes = qmp_execute (machine->client, "query-named-block-nodes", NULL, errp);
+  *failed = g_ptr_array_index (plan->disks, 0);
   if (nodes == NULL)
     return false;
-  size_t i;
-  json_t *node;
-  json_array_foreach (nodes, i, node) {
-    if (g_strcmp0 (jsonx_string (node, "node-name"), disk->format_node) != 0)
-      continue;
+  for (guint i = 0; i < plan->disks->len; i++) {
+    const JobDisk *disk = *failed = g_ptr_array_index (plan->disks, i);
+    const json_t *node = jsonx_find (nodes, "node-name", disk->format_node);
     guint64 size = jsonx_uint (json_object_get (node, "image"), "virtual-size");
-    if (size == disk->size)
-      return true;
+    if (node != NULL && size == disk->size)
+      continue;
+    if (node == NULL) {
+      error_set (errp, DOMAIN, TMK_ERR_GONE, 0, "target node '%s' went away", disk->format_node);
+      return false;
+    }
     error_set (errp, DOMAIN, TMK_ERR_MISMATCH, 0,
                "disk '%s' has %" G_GUINT64_FORMAT " bytes, its target '%s' %" G_GUINT64_FORMAT,
                disk->name, disk->size, disk->target, size);
@@ -417,39 +441,81 @@ check_node_size (QmpMachine *machine, const JobDisk *disk, TmkError **errp)
                 disk->target, disk->size);
     return false;
   }
-  error_set (errp, DOMAIN, TMK_ERR_GONE, 0, "target node '%s' went away", disk->format_node);
-  return false;
+  return true;
+}
+
+/* What is done without QEMU, or one after the other. */
+static bool
+prepare_all (QmpMachine *machine, const JobPlan *plan, const TmkBeginOptions *options,
+             const JobDisk **failed, TmkError **errp)
+{
+  for (guint i = 0; i < plan->disks->len; i++) {
+    const JobDisk *disk = *failed = g_ptr_array_index (plan->disks, i);
+    bool raw_file
+        = g_str_equal (image_driver_of (disk), "raw") && disk->target_type == STORAGE_FILE;
+    if ((disk->secret != NULL && !prepare_encrypted (machine, disk, options, errp))
+        || (raw_file && !options->reuse_external && !size_raw_file (disk, errp))
+        || (!options->reuse_external && is_formatted_outside (machine, disk)
+            && !format_outside (disk, options, errp)))
+      return false;
+  }
+  return true;
 }
 
 static bool
-open_steps (QmpMachine *machine, const JobDisk *disk, const TmkBeginOptions *options,
-            TmkError **errp)
+open_files (QmpMachine *machine, const JobPlan *plan, const JobDisk **failed, TmkError **errp)
 {
-  const char *file_driver = disk->target_type == STORAGE_BLOCK ? "host_device" : "file";
-  if (disk->secret != NULL && !prepare_encrypted (machine, disk, options, errp))
-    return false;
-  json_t *file = json_pack ("{s:s, s:s, s:s}", "driver", file_driver, "node-name", disk->file_node,
-                            "filename", disk->target);
-  bool raw_file = g_str_equal (luks_driver_of (disk), "raw") && disk->target_type == STORAGE_FILE;
-  if (raw_file && !options->reuse_external && !format_target (machine, disk, options, errp)) {
-    json_decref (file);
-    return false;
+  g_autoptr (DiskBatch) batch = disk_batch_new ();
+  for (guint i = 0; i < plan->disks->len; i++) {
+    const JobDisk *disk = g_ptr_array_index (plan->disks, i);
+    const char *driver = disk->target_type == STORAGE_BLOCK ? "host_device" : "file";
+    disk_batch_add (batch, disk, "blockdev-add",
+                    json_pack ("{s:s, s:s, s:s}", "driver", driver, "node-name", disk->file_node,
+                               "filename", disk->target));
   }
-  if (!qmp_blockdev_add (machine->client, file, errp))
-    return false;
-  bool formatted = raw_file || options->reuse_external || disk->secret != NULL;
-  if (!formatted && !format_target (machine, disk, options, errp))
-    return false;
-  return qmp_blockdev_add (machine->client, open_options (disk), errp)
-         && (!options->reuse_external || check_node_size (machine, disk, errp));
+  return disk_batch_run (machine, batch, failed, errp);
+}
+
+/* One after the other, each to its end: QEMU 7.2 aborts when two such jobs run side by side, now
+ * and then ("bdrv_do_drained_begin_quiesce: Assertion `!qemu_in_coroutine()' failed"). */
+static bool
+format_all (QmpMachine *machine, const JobPlan *plan, const TmkBeginOptions *options,
+            const JobDisk **failed, TmkError **errp)
+{
+  for (guint i = 0; i < plan->disks->len; i++) {
+    const JobDisk *disk = *failed = g_ptr_array_index (plan->disks, i);
+    g_autofree char *job = g_strconcat (disk->job, "-create", NULL);
+    if (needs_format (machine, disk, options)
+        && !qmp_blockdev_create (machine->client, job, create_options (disk, options), errp))
+      return false;
+  }
+  return true;
+}
+
+static bool
+open_formats (QmpMachine *machine, const JobPlan *plan, const JobDisk **failed, TmkError **errp)
+{
+  g_autoptr (DiskBatch) batch = disk_batch_new ();
+  for (guint i = 0; i < plan->disks->len; i++) {
+    const JobDisk *disk = g_ptr_array_index (plan->disks, i);
+    disk_batch_add (batch, disk, "blockdev-add", open_options (disk));
+    /* Its key is derived while the guest stands still: not one such after the other. */
+    if (disk->secret != NULL && !disk_batch_run (machine, batch, failed, errp))
+      return false;
+  }
+  return disk_batch_run (machine, batch, failed, errp);
 }
 
 bool
-target_open (QmpMachine *machine, const JobDisk *disk, const TmkBeginOptions *options,
-             TmkError **errp)
+targets_open (QmpMachine *machine, const JobPlan *plan, const TmkBeginOptions *options,
+              TmkError **errp)
 {
   g_autoptr (TmkError) err = NULL;
-  if (open_steps (machine, disk, options, &err))
+  const JobDisk *disk = NULL;
+  if (prepare_all (machine, plan, options, &disk, &err) && open_files (machine, plan, &disk, &err)
+      && format_all (machine, plan, options, &disk, &err)
+      && open_formats (machine, plan, &disk, &err)
+      && (!options->reuse_external || check_node_sizes (machine, plan, &disk, &err)))
     return true;
   /* QEMU's own words do not say which disk; ours do already. */
   if (strstr (tmk_error_message (err), "disk '") == NULL)

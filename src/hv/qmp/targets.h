@@ -4,8 +4,8 @@
  *
  * Files are made by us, empty and exclusively, so that "it exists already" is known without a race
  * and only files of ours are ever removed; QEMU then formats them itself (blockdev-create), which
- * knows every format that it can write; only encrypted ones are not (see hv/qmp/luks.h). They are
- * handed to QEMU's user where that is another.
+ * knows every format that it can write; only where that would harm the guest it is qemu-img that
+ * does (see hv/qmp/image.h). They are handed to QEMU's user where that is another.
  */
 #pragma once
 
@@ -24,9 +24,10 @@ bool target_user (QmpMachine *machine, uid_t *uid, gid_t *gid);
 bool target_make_file (QmpMachine *machine, const JobDisk *disk, guint64 *dev, guint64 *ino,
                        TmkError **errp);
 
-/* Gives QEMU what `disk` needs: secret, protocol node, format (unless reused), format node. */
-bool target_open (QmpMachine *machine, const JobDisk *disk, const TmkBeginOptions *options,
-                  TmkError **errp);
+/* Gives QEMU what all disks' targets need: secret, protocol node, format (unless reused), format
+ * node. What was made by then where something fails is in the job's log. */
+bool targets_open (QmpMachine *machine, const JobPlan *plan, const TmkBeginOptions *options,
+                   TmkError **errp);
 
 /* Bytes that may still be written to where `path` lies; UINT64_MAX for a device or on failure. */
 guint64 target_room (const char *path, bool is_device);

@@ -190,23 +190,22 @@ end_job (QmpClient *client, const char *id, TmkError **errp)
   }
 }
 
-/* The new checkpoint's bitmap lies on the node it was made on, or, after QEMU was started anew, on
- * an image of the disk of that name. */
-static bool
-remove_checkpoint_bitmap (QmpMachine *machine, const json_t *nodes, const json_t *entry,
-                          TmkError **errp)
+/* The node that has the new checkpoint's bitmap: the one that it was made on or, after QEMU was
+ * started anew, an image of the disk of that name. NULL: none. */
+static const char *
+find_checkpoint_bitmap (const QmpMachine *machine, const json_t *nodes, const json_t *entry)
 {
   const char *name = jsonx_string (entry, "name");
   const char *node = jsonx_string (entry, "node");
   if (node_has_bitmap (nodes, node, name))
-    return qmp_bitmap_remove (machine->client, node, name, errp);
+    return node;
   QmpDisk *disk = qmp_disks_find (machine->disks, jsonx_string (entry, "disk"));
   for (guint i = 0; disk != NULL && i < disk->chain->len; i++) {
     const DiskImage *image = g_ptr_array_index (disk->chain, i);
     if (node_has_bitmap (nodes, image->node, name))
-      return qmp_bitmap_remove (machine->client, image->node, name, errp);
+      return image->node;
   }
-  return true;
+  return NULL;
 }
 
 static bool
@@ -229,34 +228,54 @@ is_in_use (const QmpMachine *machine, const char *name)
   return false;
 }
 
+static json_t *
+set_drive (const json_t *entry, const char *value)
+{
+  return json_pack ("{s:s, s:s, s:s}", "path", jsonx_string (entry, "device"), "property", "drive",
+                    "value", value);
+}
+
 static bool
 give_back_drive (QmpMachine *machine, const json_t *entry, TmkError **errp)
 {
-  if (!is_in_use (machine, jsonx_string (entry, "filter")))
-    return true;
   const char *const values[] = { jsonx_string (entry, "drive"), jsonx_string (entry, "node") };
   for (size_t i = 0; i < G_N_ELEMENTS (values); i++) {
-    json_t *set = json_pack ("{s:s, s:s, s:s?}", "path", jsonx_string (entry, "device"), "property",
-                             "drive", "value", values[i]);
     bool last = i == G_N_ELEMENTS (values) - 1;
-    if (values[i] == NULL)
-      json_decref (set);
-    else if (qmp_run (machine->client, "qom-set", set, last ? errp : NULL))
+    if (values[i] != NULL
+        && qmp_run (machine->client, "qom-set", set_drive (entry, values[i]), last ? errp : NULL))
       return true;
   }
   return false;
 }
 
+/* All at once but those that may have to be called by another name. A device must not be given what
+ * it is on already, which QEMU 7.2 does not survive: so nothing is tried again. */
 static bool
-remove_export (QmpMachine *machine, const char *id, const char *socket, TmkError **errp)
+give_back_drives (QmpMachine *machine, const json_t *entries, TmkError **errp)
+{
+  g_autoptr (TmkError) first = NULL;
+  g_autoptr (json_t) batch = json_array ();
+  size_t i;
+  json_t *entry;
+  json_array_foreach (entries, i, entry) {
+    if (!is_in_use (machine, jsonx_string (entry, "filter")))
+      continue;
+    if (jsonx_string (entry, "drive") == NULL)
+      qmp_batch_add (batch, "qom-set", set_drive (entry, jsonx_string (entry, "node")));
+    else
+      (void) give_back_drive (machine, entry, first == NULL ? &first : NULL);
+  }
+  json_decref (qmp_execute_all (machine->client, batch, NULL, first == NULL ? &first : NULL));
+  if (first == NULL)
+    return true;
+  error_propagate (errp, g_steal_pointer (&first));
+  return false;
+}
+
+static bool
+await_export_end (QmpMachine *machine, const char *id, const char *socket, TmkError **errp)
 {
   QmpClient *client = machine->client;
-  g_autoptr (json_t) exports = qmp_execute (client, "query-block-exports", NULL, errp);
-  if (jsonx_find (exports, "id", id) == NULL)
-    return exports != NULL;
-  if (!qmp_run (client, "block-export-del", json_pack ("{s:s, s:s}", "id", id, "mode", "hard"),
-                errp))
-    return false;
   json_t *gone = qmp_client_take_event_of (client, "BLOCK_EXPORT_DELETED", "id", id, 300, NULL);
   if (gone == NULL) {
     server_cut_off (machine, socket);
@@ -272,11 +291,87 @@ remove_export (QmpMachine *machine, const char *id, const char *socket, TmkError
 }
 
 static bool
-undo_one (QmpMachine *machine, const json_t *nodes, const json_t *jobs, const json_t *entry,
-          TmkError **errp)
+remove_exports (QmpMachine *machine, const json_t *entries, TmkError **errp)
+{
+  g_autoptr (json_t) batch = json_array ();
+  g_autoptr (json_t) gone = json_array ();
+  g_autoptr (json_t) exports = qmp_execute (machine->client, "query-block-exports", NULL, errp);
+  size_t i;
+  json_t *entry;
+  if (exports == NULL)
+    return false;
+  json_array_foreach (entries, i, entry) {
+    const char *id = jsonx_string (entry, "id");
+    if (jsonx_find (exports, "id", id) == NULL)
+      continue;
+    json_array_append (gone, entry);
+    qmp_batch_add (batch, "block-export-del", json_pack ("{s:s, s:s}", "id", id, "mode", "hard"));
+  }
+  g_autoptr (json_t) results = qmp_execute_all (machine->client, batch, NULL, errp);
+  if (results == NULL)
+    return false;
+  json_array_foreach (gone, i, entry) {
+    if (!await_export_end (machine, jsonx_string (entry, "id"), jsonx_string (entry, "socket"),
+                           errp))
+      return false;
+  }
+  return true;
+}
+
+/* What the log's entries are compared with, and those that wait to be carried out together. */
+typedef struct {
+  QmpMachine *machine;
+  json_t *nodes, *jobs; /* as they were at first */
+  json_t *batch;        /* of commands, one an entry */
+} Undo;
+
+/* Most entries are one command of QEMU's, or none. True: `entry` is such a one and is in the batch.
+ */
+static bool
+add_command (Undo *undo, const json_t *entry)
 {
   const char *op = jsonx_string (entry, "op");
   const char *name = jsonx_string (entry, "name");
+  const char *node = NULL;
+  if (g_str_equal (op, "node")) {
+    if (jsonx_find (undo->nodes, "node-name", name) != NULL)
+      qmp_batch_add (undo->batch, "blockdev-del", json_pack ("{s:s}", "node-name", name));
+    return true;
+  }
+  if (g_str_equal (op, "job")) {
+    const char *id = jsonx_string (entry, "id");
+    const json_t *job = jsonx_find (undo->jobs, "id", id);
+    bool concluded = g_strcmp0 (jsonx_string (job, "status"), "concluded") == 0;
+    if (concluded)
+      qmp_batch_add (undo->batch, "job-dismiss", json_pack ("{s:s}", "id", id));
+    return concluded || job == NULL;
+  }
+  if (g_str_equal (op, "checkpoint"))
+    node = find_checkpoint_bitmap (undo->machine, undo->nodes, entry);
+  else if (!g_str_equal (op, "bitmap"))
+    return false;
+  else if (node_has_bitmap (undo->nodes, jsonx_string (entry, "node"), name))
+    node = jsonx_string (entry, "node");
+  if (node != NULL)
+    qmp_batch_add (undo->batch, "block-dirty-bitmap-remove",
+                   json_pack ("{s:s, s:s}", "node", node, "name", name));
+  return true;
+}
+
+static bool
+run_batch (Undo *undo, TmkError **errp)
+{
+  if (json_array_size (undo->batch) == 0)
+    return true;
+  g_autoptr (json_t) results = qmp_execute_all (undo->machine->client, undo->batch, NULL, errp);
+  json_array_clear (undo->batch);
+  return results != NULL;
+}
+
+static bool
+undo_one (QmpMachine *machine, const json_t *entry, TmkError **errp)
+{
+  const char *op = jsonx_string (entry, "op");
   const char *id = jsonx_string (entry, "id");
   QmpClient *client = machine->client;
 
@@ -291,26 +386,21 @@ undo_one (QmpMachine *machine, const json_t *nodes, const json_t *jobs, const js
     return relay_end (jsonx_string (entry, "lock"), errp);
   if (g_str_equal (op, "server"))
     return server_stop (machine, entry, errp);
-  if (client == NULL)
-    return true;
-  if (g_str_equal (op, "checkpoint"))
-    return remove_checkpoint_bitmap (machine, nodes, entry, errp);
   if (g_str_equal (op, "job"))
-    return jsonx_find (jobs, "id", id) == NULL || end_job (client, id, errp);
-  if (g_str_equal (op, "node"))
-    return jsonx_find (nodes, "node-name", name) == NULL || qmp_blockdev_del (client, name, errp);
-  if (g_str_equal (op, "bitmap")) {
-    const char *node = jsonx_string (entry, "node");
-    return !node_has_bitmap (nodes, node, name) || qmp_bitmap_remove (client, node, name, errp);
-  }
+    return end_job (client, id, errp);
   if (g_str_equal (op, "secret"))
     return !has_object (client, id) || qmp_object_del (client, id, errp);
-  if (g_str_equal (op, "drive"))
-    return give_back_drive (machine, entry, errp);
-  if (g_str_equal (op, "export"))
-    return remove_export (machine, id, jsonx_string (entry, "socket"), errp);
-  error_set (errp, DOMAIN, TMK_ERR_INTERNAL, 0, "the job's record has an unknown step '%s'", op);
+  error_set (errp, DOMAIN, TMK_ERR_DAMAGED, 0, "the job's record has an unknown step '%s'", op);
   return false;
+}
+
+/* Is an entry of that kind gone when QEMU is? */
+static bool
+qemu_knows (const char *op)
+{
+  static const char *const kinds[]
+      = { "node", "job", "checkpoint", "bitmap", "secret", "drive", "export", NULL };
+  return g_strv_contains (kinds, op);
 }
 
 static bool
@@ -320,48 +410,103 @@ only_on_failure (const json_t *entry, const char *op)
          || g_str_equal (op, "checkpoint");
 }
 
+/* The entries before `*end` that are of one kind `op` and follow each other, last first; `*end`
+ * moves before them. */
+static json_t *
+take_group (const json_t *log, size_t *end, const char *op)
+{
+  json_t *group = json_array ();
+  while (*end > 0) {
+    json_t *entry = json_array_get (log, *end - 1);
+    if (g_strcmp0 (jsonx_string (entry, "op"), op) != 0)
+      break;
+    json_array_append (group, entry);
+    (*end)--;
+  }
+  return group;
+}
+
+static bool
+look_around (Undo *undo, const json_t *log, TmkError **errp)
+{
+  QmpMachine *machine = undo->machine;
+  if (machine->client == NULL)
+    return true;
+  if (!machine_refresh (machine, errp)) /* what devices are on changes under a pull */
+    return false;
+  g_autoptr (json_t) batch = json_array ();
+  qmp_batch_add (batch, "query-jobs", NULL);
+  qmp_batch_add (batch, "query-named-block-nodes", json_pack ("{s:b}", "flat", 1));
+  g_autoptr (json_t) said = qmp_execute_all (machine->client, batch, NULL, errp);
+  if (said == NULL)
+    return false;
+  undo->jobs = json_incref (json_array_get (said, 0));
+  undo->nodes = json_incref (json_array_get (said, 1));
+  cancel_jobs (machine->client, undo->jobs, log);
+  return true;
+}
+
+/* Keeps the first error. */
+static void
+note_error (TmkError **first, TmkError *err)
+{
+  if (*first == NULL)
+    *first = err;
+  else
+    tmk_error_free (err);
+}
+
+/* Carries out all entries of `log` that are due, backwards. False, with its error, where it must
+ * not go on. */
+static bool
+undo_all (Undo *undo, const json_t *log, bool failed, json_t *rest, TmkError **first,
+          TmkError **errp)
+{
+  QmpMachine *machine = undo->machine;
+  for (size_t end = json_array_size (log); end > 0;) {
+    json_t *entry = json_array_get (log, end - 1);
+    const char *op = jsonx_string (entry, "op");
+    bool is_export = g_strcmp0 (op, "export") == 0;
+    bool is_drive = g_strcmp0 (op, "drive") == 0;
+    g_autoptr (json_t) group = is_export || is_drive ? take_group (log, &end, op) : NULL;
+    if (group == NULL)
+      end--;
+    if (op == NULL || (only_on_failure (entry, op) && !failed))
+      continue;
+    if (machine->client == NULL && g_str_equal (op, "checkpoint"))
+      json_array_insert (rest, 0, entry);
+    if (machine->client != NULL ? add_command (undo, entry) : qemu_knows (op))
+      continue;
+    TmkError *err = NULL;
+    if (!run_batch (undo, &err))
+      note_error (first, g_steal_pointer (&err));
+    /* With requests of a client under way whatever changes the graph would freeze the guest. */
+    if (is_export && !remove_exports (machine, group, errp))
+      return false;
+    if (is_export)
+      continue;
+    if (!(is_drive ? give_back_drives (machine, group, &err) : undo_one (machine, entry, &err)))
+      note_error (first, err);
+  }
+  TmkError *err = NULL;
+  if (!run_batch (undo, &err))
+    note_error (first, err);
+  return true;
+}
+
 bool
 undo_run (QmpMachine *machine, const json_t *log, bool failed, json_t **rest, TmkError **errp)
 {
   g_autoptr (TmkError) first = NULL;
-  g_autoptr (json_t) nodes = NULL;
-  g_autoptr (json_t) jobs = NULL;
+  Undo undo = { .machine = machine, .batch = json_array () };
   *rest = json_array ();
-  if (machine->client != NULL) {
-    if (!machine_refresh (machine, errp)) /* what devices are on changes under a pull */
-      return false;
-    jobs = qmp_query_jobs (machine->client, errp);
-    if (jobs == NULL)
-      return false;
-    cancel_jobs (machine->client, jobs, log);
-    nodes = qmp_execute (machine->client, "query-named-block-nodes", json_pack ("{s:b}", "flat", 1),
-                         errp);
-    if (nodes == NULL)
-      return false;
-  }
-  for (size_t i = json_array_size (log); i-- > 0;) {
-    json_t *entry = json_array_get (log, i);
-    const char *op = jsonx_string (entry, "op");
-    if (op == NULL || (only_on_failure (entry, op) && !failed))
-      continue;
-    if (machine->client == NULL && g_str_equal (op, "checkpoint"))
-      json_array_insert (*rest, 0, entry);
-    TmkError *err = NULL;
-    if (undo_one (machine, nodes, jobs, entry, &err))
-      continue;
-    /* With requests of a client under way whatever changes the graph would freeze the guest. */
-    if (g_str_equal (op, "export")) {
-      tmk_error_free (first);
-      error_propagate (errp, err);
-      return false;
-    }
-    if (first == NULL)
-      first = err;
-    else
-      tmk_error_free (err);
-  }
-  if (first == NULL)
-    return true;
+  bool looked = look_around (&undo, log, errp);
+  bool ok = looked && undo_all (&undo, log, failed, *rest, &first, errp);
+  json_decref (undo.batch);
+  json_decref (undo.jobs);
+  json_decref (undo.nodes);
+  if (!ok || first == NULL)
+    return ok;
   error_propagate (errp, g_steal_pointer (&first));
   return false;
 }
