@@ -75,7 +75,7 @@ create (int argc, char **argv)
     return EXIT_FAILED;
   g_autoptr (TmkDomain) domain = cli_open (&args);
   if (domain == NULL)
-    return args.qmp == NULL ? EXIT_USAGE : EXIT_FAILED;
+    return cli_open_failed (&args);
   g_autoptr (TmkError) err = NULL;
   char *name = NULL;
   if (!tmk_domain_checkpoint_create (domain, def, flags, &name, &err))
@@ -194,7 +194,7 @@ list_all (int argc, char **argv)
     return rc;
   g_autoptr (TmkDomain) domain = cli_open (&args);
   if (domain == NULL)
-    return args.qmp == NULL ? EXIT_USAGE : EXIT_FAILED;
+    return cli_open_failed (&args);
   g_autoptr (TmkError) err = NULL;
   g_autoptr (TmkCheckpointList) list = tmk_domain_checkpoints (domain, &err);
   if (list == NULL)
@@ -231,7 +231,7 @@ dumpxml (int argc, char **argv)
     return rc;
   g_autoptr (TmkDomain) domain = cli_open (&args);
   if (domain == NULL)
-    return args.qmp == NULL ? EXIT_USAGE : EXIT_FAILED;
+    return cli_open_failed (&args);
   unsigned flags = (size ? TMK_CHECKPOINT_SIZE : 0) | (no_domain ? TMK_CHECKPOINT_NO_DOMAIN : 0);
   g_autoptr (TmkError) err = NULL;
   char *xml = tmk_domain_checkpoint_xml (domain, args.rest[0], flags, &err);
@@ -258,7 +258,7 @@ delete_one (int argc, char **argv)
     return rc;
   g_autoptr (TmkDomain) domain = cli_open (&args);
   if (domain == NULL)
-    return args.qmp == NULL ? EXIT_USAGE : EXIT_FAILED;
+    return cli_open_failed (&args);
   g_autoptr (TmkError) err = NULL;
   if (!tmk_domain_checkpoint_delete (domain, args.rest[0], children, &err))
     return cli_fail (&args, err);

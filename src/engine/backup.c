@@ -135,6 +135,22 @@ describe (Backup *backup, TmkError **errp)
 
 /* ---- checkpoints -------------------------------------------------------------------------- */
 
+/* Is there to be a new checkpoint on the disk? */
+static bool
+takes_checkpoint (const PlanDisk *plan)
+{
+  return plan->selected && plan->disk->no_checkpoint == NULL;
+}
+
+static bool
+any_takes_checkpoint (const Backup *backup)
+{
+  for (size_t i = 0; i < backup->look->plan->n_disks; i++)
+    if (takes_checkpoint (&backup->look->plan->disks[i]))
+      return true;
+  return false;
+}
+
 /* A new one of the disks that are backed up. Its name says of which repository and point it is. */
 static TmkCheckpointDef *
 new_checkpoint (Backup *backup, TmkError **errp)
@@ -152,7 +168,7 @@ new_checkpoint (Backup *backup, TmkError **errp)
     const PlanDisk *plan = &backup->look->plan->disks[i];
     g_autofree char *disk = g_markup_escape_text (plan->disk->name, -1);
     g_string_append_printf (xml, "<disk name='%s' checkpoint='%s'/>\n", disk,
-                            plan->selected ? "bitmap" : "no");
+                            takes_checkpoint (plan) ? "bitmap" : "no");
   }
   g_string_append (xml, "</disks>\n</domaincheckpoint>\n");
   TmkCheckpointDef *def
@@ -197,7 +213,8 @@ begin (Backup *backup, TmkError **errp)
   if (def == NULL)
     return false;
   TmkCheckpointDef *checkpoint = NULL;
-  if (!backup->options.no_checkpoint && (checkpoint = new_checkpoint (backup, errp)) == NULL)
+  if (!backup->options.no_checkpoint && any_takes_checkpoint (backup)
+      && (checkpoint = new_checkpoint (backup, errp)) == NULL)
     return false;
   bool ok = tmk_domain_begin (backup->domain, def, checkpoint, &backup->options.begin, errp);
   tmk_checkpoint_def_free (checkpoint);
@@ -226,22 +243,27 @@ note_job (Backup *backup, TmkError **errp)
   return manifest->checkpoint_xml != NULL;
 }
 
-/* Says so where it was somebody else who ended the job under us. */
+/* Why the disks could be read no more, and what a user can do: somebody ended the job under us, or
+ * QEMU, or the job itself has trouble, of which readers only notice that they fail. */
 static void
 explain_end (Backup *backup, TmkError **errp)
 {
-  if (is_cancelled (backup))
+  TmkJobStatus *status = NULL;
+  if (errp == NULL || is_cancelled (backup)
+      || (status = tmk_domain_job_status (backup->domain, NULL)) == NULL)
     return;
-  TmkJobStatus *status = tmk_domain_job_status (backup->domain, NULL);
-  if (status != NULL && status->started_us == backup->manifest->time_us
-      && (status->state == TMK_JOB_CANCELLED || status->state == TMK_JOB_DONE)) {
-    TmkError *err = NULL;
-    error_set (&err, DOMAIN, TMK_ERR_FAILED, 0, "somebody ended the job that the backup read from");
-    error_hint (&err, "begin again; 'tidemark end' and 'tidemark abort' are not for a backup that"
+  if (status->started_us != backup->manifest->time_us) {
+    /* It is another one, or not remembered. */
+  } else if (status->state == TMK_JOB_CANCELLED || status->state == TMK_JOB_DONE) {
+    g_clear_pointer (errp, tmk_error_free);
+    error_set (errp, DOMAIN, TMK_ERR_FAILED, 0, "somebody ended the job that the backup read from");
+    error_hint (errp, "begin again; 'tidemark end' and 'tidemark abort' are not for a backup that"
                       " runs: interrupt that instead");
-    if (errp != NULL)
-      g_clear_pointer (errp, tmk_error_free);
-    error_propagate (errp, err);
+  } else if (status->state == TMK_JOB_INTERRUPTED) {
+    error_hint (errp, "QEMU has ended; nothing was lost, and the next backup cleans up");
+  } else if (status->error != NULL && strstr (tmk_error_message (*errp), status->error) == NULL) {
+    error_prefix (errp, "%s", status->error);
+    error_hint (errp, "%s", status->hint != NULL ? status->hint : "try again");
   }
   tmk_job_status_free (status);
 }
@@ -386,16 +408,15 @@ copy_disk (Backup *backup, const PlanDisk *plan, ManifestDisk *disk, TmkError **
   return ok;
 }
 
-/* What a user can do about a disk that could not be read. */
+/* Whose fault it was. What cannot be opened names its disk already. */
 static void
-explain (const ManifestDisk *disk, TmkError **errp)
+name_disk (const ManifestDisk *disk, TmkError **errp)
 {
   if (errp == NULL || *errp == NULL || tmk_error_code (*errp) == TMK_ERR_CANCELLED)
     return;
-  error_prefix (errp, "disk '%s'", disk->name);
-  if (tmk_error_code (*errp) == TMK_ERR_GONE && tmk_error_hint (*errp) == NULL)
-    error_hint (errp, "QEMU has ended, or somebody ended the job; nothing was lost, and the next"
-                      " backup cleans up");
+  g_autofree char *named = g_strdup_printf ("disk '%s'", disk->name);
+  if (!g_str_has_prefix (tmk_error_message (*errp), named))
+    error_prefix (errp, "%s", named);
 }
 
 static bool
@@ -407,7 +428,7 @@ copy_disks (Backup *backup, TmkError **errp)
     if (!plan->selected)
       continue;
     if (!copy_disk (backup, plan, &backup->manifest->disks[n], errp)) {
-      explain (&backup->manifest->disks[n], errp);
+      name_disk (&backup->manifest->disks[n], errp);
       return false;
     }
     n++;
@@ -427,8 +448,13 @@ publish (Backup *backup, TmkError **errp)
   repo_writer_stats (backup->writer, &stats);
   manifest->metadata = stats.metadata;
   manifest->finished_us = g_get_real_time ();
-  for (size_t i = 0; i < manifest->n_disks; i++)
-    manifest->disks[i].checkpoint = g_strdup (manifest->checkpoint);
+  for (size_t i = 0, n = 0; i < backup->look->plan->n_disks; i++) {
+    const PlanDisk *plan = &backup->look->plan->disks[i];
+    if (!plan->selected)
+      continue;
+    manifest->disks[n++].checkpoint
+        = takes_checkpoint (plan) ? g_strdup (manifest->checkpoint) : NULL;
+  }
   testpoint ("publish");
   if (repo_writer_commit (backup->writer, manifest, errp)) {
     testpoint ("published");

@@ -37,7 +37,8 @@ name_domain (Look *look, TmkDomain *domain, const TmkBackupOptions *options, Tmk
     name = uuid;
   if (name == NULL) {
     error_set (errp, DOMAIN, TMK_ERR_USAGE, 0, "the domain has neither a name nor a uuid");
-    error_hint (errp, "name it with --name, or start QEMU with -name or -uuid");
+    error_hint (errp,
+                "name it with --name, with --domain-xml, or by starting QEMU with -name or -uuid");
     return false;
   }
   look->domain = g_strdup (name);

@@ -212,8 +212,10 @@ choose_mode (const PlanInput *input, PlanDisk *disk, const TmkBackupOptions *opt
                 options->include != NULL ? "do not --include it" : "--exclude it");
     return false;
   } else {
-    make_full (disk, &search, search.why_not);
-    disk->fallback = search.expected;
+    /* Where there never is a checkpoint, that it is missing is no surprise. */
+    bool never = disk->disk->no_checkpoint != NULL && search.code != TMK_ERR_INCONSISTENT;
+    make_full (disk, &search, never ? disk->disk->no_checkpoint : search.why_not);
+    disk->fallback = search.expected && !never;
   }
   return true;
 }
@@ -338,7 +340,7 @@ plan_superseded (const Plan *plan, const char *prefix, const char *checkpoint)
   GPtrArray *stale = g_ptr_array_new_with_free_func (g_free);
   for (size_t i = 0; i < plan->n_disks; i++) {
     const PlanDisk *disk = &plan->disks[i];
-    bool replaced = disk->selected && checkpoint != NULL;
+    bool replaced = disk->selected && disk->disk->no_checkpoint == NULL && checkpoint != NULL;
     if (!replaced && disk->newest == NULL)
       continue; /* nothing better is there */
     for (size_t j = 0; j < disk->disk->n_bitmaps; j++) {

@@ -128,7 +128,8 @@ explain (const char *addr, int err, TmkError **errp)
   case EAGAIN:
     error_set (errp, DOMAIN, TMK_ERR_BUSY, err,
                "monitor busy: '%s' is held by another client, and more wait for it", addr);
-    error_hint (errp, "close the other clients, or give QEMU a second -qmp socket (libvirt "
+    error_hint (errp, "close the other clients (if there are none, QEMU hangs), or give QEMU a "
+                      "second -qmp socket (libvirt "
                       "holds the monitors of its own domains)");
     return;
   case ECONNREFUSED:

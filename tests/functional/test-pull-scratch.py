@@ -184,7 +184,8 @@ def test_scratch_that_nobody_named(lab: Lab) -> None:
 
 @test(timeout=120)
 def test_scratch_that_hangs(lab: Lab) -> None:
-    vm, pull = filled(lab, guest=Guest(slots=256, spacing=65536, pause_us=0))
+    # Large and slow enough that when it hangs there are places left to save.
+    vm, pull = filled(lab, "64M", guest=Guest(slots=1024, spacing=65536, pause_us=2000))
     scratch = Hanging(lab, vm["vda"].model.size)
     try:
         pull.run([pull_disk("vda", scratch.path)], "--scratch-timeout", "2", "--reuse-external",
