@@ -43,6 +43,25 @@ typedef struct {
  * holds the monitor. Free with tmk_domain_free(). */
 TmkDomain *tmk_domain_open_qmp (const char *addr, const TmkDomainOptions *options, TmkError **errp);
 
+/* One disk of a domain that is powered off. */
+typedef struct {
+  const char *target; /* what the disk is called: "vda" */
+  const char *path;   /* its image: a file or a block device */
+  /* "qcow2", "raw", …; NULL: what the domain's description says, else what the name and the
+   * contents agree on. */
+  const char *format;
+} TmkImage;
+
+/* Opens the disks of a domain that is powered off, `n_images` (at least one) of them, by way of a
+ * qemu-storage-daemon that is started when it is needed and ended by tmk_domain_free(); a job that
+ * was begun without an owner has one that goes on until the job has ended. It ends with the thread
+ * that made the call that started it, so use one thread. Checkpoints are
+ * kept in the images: a raw one can have none. Which domain this is says `options->domain`, else
+ * the paths of the images. TMK_ERR_NOT_FOUND and the like for an image that cannot be opened,
+ * TMK_ERR_BUSY for one that is in use: then, or where it is damaged, each call may say so. */
+TmkDomain *tmk_domain_open_images (const TmkImage *images, size_t n_images,
+                                   const TmkDomainOptions *options, TmkError **errp);
+
 void tmk_domain_free (TmkDomain *domain);
 
 /* The domain as it is now; owned by `domain`, valid until the next call on it. */
@@ -77,6 +96,7 @@ typedef struct {
   const char *const *images;
   size_t n_bitmaps;
   const TmkBitmapInfo *const *bitmaps;
+  const char *no_checkpoint; /* why no checkpoint can be made of it now; NULL where one can */
 } TmkDiskInfo;
 
 typedef struct {

@@ -163,7 +163,7 @@ result_json (const BackupArgs *given, const TmkBackupResult *result)
 }
 
 static void
-print_result (const TmkBackupResult *result)
+print_result (const TmkBackupResult *result, bool powered_off)
 {
   const TmkPoint *point = result->point;
   int width = 4;
@@ -181,6 +181,10 @@ print_result (const TmkBackupResult *result)
     printf ("%-*s  %-11s  %10s  %10s  %10s  %s\n", width, disk->name, disk->mode, read, added,
             stored, disk->reason);
   }
+  if (powered_off) {
+    printf ("%.1f s\n", (double) result->elapsed_us / 1e6);
+    return;
+  }
   printf ("%.1f s, the guest was held for %.1f ms%s\n", (double) result->elapsed_us / 1e6,
           (double) result->pause_us / 1e3, point->quiesced ? ", its file systems frozen" : "");
 }
@@ -197,7 +201,7 @@ backup (const CliArgs *args, const BackupArgs *given, TmkBackupOptions *options)
     return rc;
   g_autoptr (TmkDomain) domain = cli_open (args);
   if (domain == NULL)
-    return args->qmp == NULL ? EXIT_USAGE : EXIT_FAILED;
+    return cli_open_failed (args);
   g_auto (Showing) showing = { .quiet = args->quiet };
   options->begin.warn = warn;
   options->begin.warn_data = &showing;
@@ -220,7 +224,7 @@ backup (const CliArgs *args, const BackupArgs *given, TmkBackupOptions *options)
   else if (args->quiet)
     printf ("%s\n", result->point->id);
   else
-    print_result (result);
+    print_result (result, args->images != NULL);
   return warned ? EXIT_WARNINGS : EXIT_DONE;
 }
 
@@ -326,7 +330,7 @@ cmd_backup (int argc, char **argv)
   };
   int rc;
   if (!cli_parse_for (CLI_DOMAIN | CLI_REPOSITORY, argc, argv, "backup", NULL,
-                      "Makes a point of a running domain in a repository: all disks as of one"
+                      "Makes a point of a domain in a repository: all disks as of one"
                       " instant, each\nincrementally where that can be had.",
                       own, &args, 0, 0, &rc))
     return rc;

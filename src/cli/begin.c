@@ -98,6 +98,19 @@ add_path (GPtrArray *argv, const char *option, const char *path)
   g_ptr_array_add (argv, g_strdup_printf ("%s=%s", option, absolute));
 }
 
+/* The guard runs in another folder. */
+static void
+add_images (GPtrArray *argv, char **images)
+{
+  for (; *images != NULL; images++) {
+    const char *path = strchr (*images, '=') + 1;
+    g_autofree char *folder = g_get_current_dir ();
+    g_ptr_array_add (argv, g_strdup_printf ("--image=%.*s%s%s%s", (int) (path - *images), *images,
+                                            *path == '/' ? "" : folder, *path == '/' ? "" : "/",
+                                            path + (g_str_has_prefix (path, "./") ? 2 : 0)));
+  }
+}
+
 static void
 start_guard (const CliArgs *args)
 {
@@ -107,7 +120,9 @@ start_guard (const CliArgs *args)
   g_ptr_array_add (argv, g_strdup (self != NULL ? self : "tidemark"));
   g_ptr_array_add (argv, g_strdup ("wait"));
   g_ptr_array_add (argv, g_strdup ("--guard"));
-  if (g_str_has_prefix (args->qmp, "tcp:"))
+  if (args->qmp == NULL)
+    add_images (argv, args->images);
+  else if (g_str_has_prefix (args->qmp, "tcp:"))
     g_ptr_array_add (argv, g_strconcat ("--qmp=", args->qmp, NULL));
   else
     add_path (argv, "--qmp", args->qmp + (g_str_has_prefix (args->qmp, "unix:") ? 5 : 0));
@@ -200,7 +215,7 @@ begin (const CliArgs *args, const BeginArgs *given)
   }
   g_autoptr (TmkDomain) domain = cli_open (args);
   if (domain == NULL)
-    return args->qmp == NULL ? EXIT_USAGE : EXIT_FAILED;
+    return cli_open_failed (args);
   cli_catch_signals ();
   g_autoptr (TmkError) err = NULL;
   if (!tmk_domain_begin (domain, def, checkpoint, &options, &err)) {
@@ -252,7 +267,7 @@ cmd_begin (int argc, char **argv)
     { "agent-timeout", 0, 0, G_OPTION_ARG_INT, &given.agent_timeout,
       "wait so long for it to freeze them (5)", "SECONDS" },
     { "scratch-timeout", 0, 0, G_OPTION_ARG_INT, &given.scratch_timeout,
-      "give a pull up when its scratch stalls a guest's write so long (45)", "SECONDS" },
+      "give a pull up that stalls a guest's write so long (45)", "SECONDS" },
     { "no-space-check", 0, 0, G_OPTION_ARG_NONE, &given.no_space_check,
       "begin even if the targets may not fit", NULL },
     { "no-guard", 0, 0, G_OPTION_ARG_NONE, &given.no_guard,

@@ -75,7 +75,7 @@ create (int argc, char **argv)
     return EXIT_FAILED;
   g_autoptr (TmkDomain) domain = cli_open (&args);
   if (domain == NULL)
-    return args.qmp == NULL ? EXIT_USAGE : EXIT_FAILED;
+    return cli_open_failed (&args);
   g_autoptr (TmkError) err = NULL;
   char *name = NULL;
   if (!tmk_domain_checkpoint_create (domain, def, flags, &name, &err))
@@ -133,13 +133,24 @@ depth_of (const TmkCheckpointList *list, const TmkCheckpointInfo *info)
   return depth;
 }
 
+static int
+indent_of (const TmkCheckpointList *list, const TmkCheckpointInfo *info, bool tree)
+{
+  return tree ? 2 * depth_of (list, info) : 0;
+}
+
 static void
 print_one (const TmkCheckpointList *list, const TmkCheckpointInfo *info, bool tree, bool size)
 {
+  int indent = indent_of (list, info, tree), width = 16;
+  for (size_t i = 0; i < list->n_checkpoints; i++)
+    width = MAX (width, indent_of (list, list->checkpoints[i], tree)
+                            + (int) g_utf8_strlen (list->checkpoints[i]->name, -1));
+  int padding = width - indent - (int) g_utf8_strlen (info->name, -1);
   g_autofree char *time
       = info->created > 0 ? cli_time (info->created * G_USEC_PER_SEC) : g_strdup ("-");
   g_autofree char *changed = cli_size (info->size);
-  printf ("%*s%-16s %-20s", tree ? 2 * depth_of (list, info) : 0, "", info->name, time);
+  printf ("%*s%s%*s %-20s", indent, "", info->name, padding, "", time);
   if (size)
     printf (" %12s", changed);
   for (size_t i = 0; i < info->n_disks; i++)
@@ -183,7 +194,7 @@ list_all (int argc, char **argv)
     return rc;
   g_autoptr (TmkDomain) domain = cli_open (&args);
   if (domain == NULL)
-    return args.qmp == NULL ? EXIT_USAGE : EXIT_FAILED;
+    return cli_open_failed (&args);
   g_autoptr (TmkError) err = NULL;
   g_autoptr (TmkCheckpointList) list = tmk_domain_checkpoints (domain, &err);
   if (list == NULL)
@@ -220,7 +231,7 @@ dumpxml (int argc, char **argv)
     return rc;
   g_autoptr (TmkDomain) domain = cli_open (&args);
   if (domain == NULL)
-    return args.qmp == NULL ? EXIT_USAGE : EXIT_FAILED;
+    return cli_open_failed (&args);
   unsigned flags = (size ? TMK_CHECKPOINT_SIZE : 0) | (no_domain ? TMK_CHECKPOINT_NO_DOMAIN : 0);
   g_autoptr (TmkError) err = NULL;
   char *xml = tmk_domain_checkpoint_xml (domain, args.rest[0], flags, &err);
@@ -247,7 +258,7 @@ delete_one (int argc, char **argv)
     return rc;
   g_autoptr (TmkDomain) domain = cli_open (&args);
   if (domain == NULL)
-    return args.qmp == NULL ? EXIT_USAGE : EXIT_FAILED;
+    return cli_open_failed (&args);
   g_autoptr (TmkError) err = NULL;
   if (!tmk_domain_checkpoint_delete (domain, args.rest[0], children, &err))
     return cli_fail (&args, err);
@@ -274,12 +285,15 @@ cmd_checkpoint (int argc, char **argv)
     if (g_str_equal (argv[1], verbs[i].name))
       return verbs[i].run (argc - 1, argv + 1);
   bool help = argc >= 2 && (g_str_equal (argv[1], "--help") || g_str_equal (argv[1], "-h"));
+  if (argc >= 2 && !help)
+    return cli_usage ("checkpoint", "checkpoint: '%s' is neither create, list, dumpxml nor delete",
+                      argv[1]);
   FILE *out = help ? stdout : stderr;
   fputs ("Usage: tidemark checkpoint create|list|dumpxml|delete [OPTION…]\n\n", out);
   for (size_t i = 0; i < G_N_ELEMENTS (verbs); i++)
     fprintf (out, "  %-10s %s\n", verbs[i].name, verbs[i].summary);
-  fputs ("\n'tidemark checkpoint create --help' shows its options, and so on;"
-         " 'man tidemark-checkpoint' has the rest.\n",
+  fputs ("\n'tidemark checkpoint create --help' shows its options, and so on.\n"
+         "'man tidemark-checkpoint' has the rest, with examples.\n",
          out);
   return help ? EXIT_DONE : EXIT_USAGE;
 }

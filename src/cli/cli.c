@@ -18,6 +18,7 @@ void
 cli_args_clear (CliArgs *args)
 {
   g_free (args->qmp);
+  g_strfreev (args->images);
   g_free (args->domain_xml);
   g_free (args->state_dir);
   g_free (args->repository);
@@ -36,7 +37,7 @@ cli_usage (const char *verb, const char *format, ...)
   return EXIT_USAGE;
 }
 
-#define MAX_SHARED 8
+#define MAX_SHARED 9
 
 /* The options that verbs share, those that this one takes. */
 static void
@@ -50,7 +51,11 @@ collect_shared (CliTakes takes, const char *parameters, CliArgs *args, GOptionEn
       { "repository", 'r', 0, G_OPTION_ARG_FILENAME, &args->repository,
         "the repository; else $TIDEMARK_REPO", "REPO" } },
     { CLI_DOMAIN,
-      { "qmp", 0, 0, G_OPTION_ARG_FILENAME, &args->qmp, "QMP socket of a running QEMU", "ADDR" } },
+      { "qmp", 0, 0, G_OPTION_ARG_FILENAME, &args->qmp, "the domain: QMP socket of a running QEMU",
+        "ADDR" } },
+    { CLI_DOMAIN,
+      { "image", 0, 0, G_OPTION_ARG_FILENAME_ARRAY, &args->images,
+        "image of a powered-off disk; repeatable", "TARGET=FILE" } },
     { CLI_DOMAIN,
       { "domain-xml", 0, 0, G_OPTION_ARG_FILENAME, &args->domain_xml,
         "libvirt <domain> document that names the disks", "FILE" } },
@@ -82,7 +87,10 @@ cli_parse_for (CliTakes takes, int argc, char **argv, const char *verb, const ch
     return false;
   }
   g_autoptr (GOptionContext) context = g_option_context_new (NULL);
-  g_autofree char *program = g_strconcat ("tidemark ", verb, NULL);
+  /* What is needed stands first in the help. */
+  g_autofree char *program
+      = g_strconcat ("tidemark ", verb, (takes & CLI_DOMAIN) != 0 ? " --qmp ADDR" : "",
+                     (takes & CLI_REPOSITORY) != 0 ? " [-r REPO]" : "", NULL);
   g_set_prgname (program);
   g_option_context_set_summary (context, summary);
   g_autofree char *more = g_strdup_printf ("'man tidemark-%.*s' has the rest, with examples.",
@@ -104,8 +112,23 @@ cli_parse_for (CliTakes takes, int argc, char **argv, const char *verb, const ch
   if (args->rest == NULL)
     args->rest = g_new0 (char *, 1);
   const char *named = g_getenv ("TIDEMARK_REPO");
-  if ((takes & CLI_REPOSITORY) != 0 && args->repository == NULL && named != NULL && *named != '\0')
+  if ((takes & CLI_REPOSITORY) != 0 && args->repository == NULL && named != NULL
+      && *named != '\0') {
     args->repository = g_strdup (named);
+    args->by_env = true;
+  }
+  if (args->repository != NULL && *args->repository == '\0') {
+    *rc = cli_usage (verb, "-r names no folder");
+    return false;
+  }
+  for (char **image = args->images; image != NULL && *image != NULL; image++) {
+    const char *equals = strchr (*image, '=');
+    if (equals == NULL || equals == *image || equals[1] == '\0') {
+      *rc = cli_usage (verb, "'%s' is no image of a disk: write it as in vda=/img/root.qcow2",
+                       *image);
+      return false;
+    }
+  }
   guint n = g_strv_length (args->rest);
   if (n < min || n > max) {
     *rc = n < min ? cli_usage (verb, "too few arguments: %s", parameters)
@@ -204,14 +227,57 @@ cli_read_backup (const CliArgs *args, const char *file)
   return def;
 }
 
+#define FORMAT_OPTION ",format="
+
+/* "vda=/img/root.qcow2,format=qcow2", in `text`, which is cut into its parts. */
+static TmkImage
+split_image (char *text)
+{
+  char *path = strchr (text, '=');
+  *path++ = '\0';
+  char *format = g_strrstr (path, FORMAT_OPTION);
+  if (format != NULL)
+    *format = '\0';
+  return (TmkImage){
+    .target = text,
+    .path = path,
+    .format = format != NULL ? format + strlen (FORMAT_OPTION) : NULL,
+  };
+}
+
+static TmkDomain *
+open_images (const CliArgs *args, const TmkDomainOptions *options, TmkError **errp)
+{
+  g_auto (GStrv) texts = g_strdupv (args->images);
+  guint n = g_strv_length (texts);
+  g_autofree TmkImage *images = g_new0 (TmkImage, n + 1);
+  for (guint i = 0; i < n; i++)
+    images[i] = split_image (texts[i]);
+  return tmk_domain_open_images (images, n, options, errp);
+}
+
+static bool
+names_one_domain (const CliArgs *args)
+{
+  return (args->qmp != NULL) != (args->images != NULL);
+}
+
+int
+cli_open_failed (const CliArgs *args)
+{
+  return names_one_domain (args) ? EXIT_FAILED : EXIT_USAGE;
+}
+
 TmkDomain *
 cli_open (const CliArgs *args)
 {
   g_autoptr (TmkError) err = NULL;
   g_autoptr (TmkDomainDef) def = NULL;
-  if (args->qmp == NULL) {
-    error_set (&err, "cli", TMK_ERR_USAGE, 0, "no domain is named");
-    error_hint (&err, "name a running QEMU by its monitor: --qmp /path/of/qmp.sock");
+  if (!names_one_domain (args)) {
+    error_set (&err, "cli", TMK_ERR_USAGE, 0,
+               args->qmp == NULL ? "no domain is named" : "two domains are named");
+    error_hint (&err, "name a running QEMU by its monitor: --qmp /path/of/qmp.sock, or powered-off"
+                      " disks by their images: --image vda=/path/of/image.qcow2");
     cli_fail (args, err);
     return NULL;
   }
@@ -227,7 +293,8 @@ cli_open (const CliArgs *args)
     }
   }
   TmkDomainOptions options = { .state_dir = args->state_dir, .domain = def };
-  TmkDomain *domain = tmk_domain_open_qmp (args->qmp, &options, &err);
+  TmkDomain *domain = args->qmp != NULL ? tmk_domain_open_qmp (args->qmp, &options, &err)
+                                        : open_images (args, &options, &err);
   if (domain == NULL)
     cli_fail (args, err);
   return domain;

@@ -48,7 +48,7 @@ int cmd_xml (int argc, char **argv);
 
 /* What a verb works on, and so which of the shared options it takes. */
 typedef enum {
-  CLI_DOMAIN = 1 << 0,     /* --qmp, --domain-xml, --state-dir */
+  CLI_DOMAIN = 1 << 0,     /* --qmp, --image, --domain-xml, --state-dir */
   CLI_REPOSITORY = 1 << 1, /* -r */
 } CliTakes;
 
@@ -56,9 +56,11 @@ typedef enum {
  * cli_args_clear(). */
 typedef struct {
   char *qmp;
+  char **images; /* TARGET=FILE[,format=FORMAT] each, or NULL */
   char *domain_xml;
   char *state_dir;
   char *repository; /* -r, else $TIDEMARK_REPO, else NULL */
+  bool by_env;      /* it is of $TIDEMARK_REPO */
   gboolean json, quiet;
   char **rest; /* what is left of the command line; NULL-terminated, never NULL after parsing */
 } CliArgs;
@@ -87,8 +89,10 @@ void cli_describe_options (const char *verb, const char *parameters, const GOpti
 /* A line with each verb's summary, and what it says of itself. `prefix` is "" or "checkpoint ". */
 int cli_describe_verbs (const char *prefix, const Command *verbs, size_t n);
 
-/* Opens the domain that `args` name; NULL after saying why. */
+/* Opens the domain that `args` name; NULL after saying why, the exit code then being that of
+ * cli_open_failed(). */
 TmkDomain *cli_open (const CliArgs *args);
+int cli_open_failed (const CliArgs *args);
 
 /* Opens the repository that `args` name; NULL with an exit code in `*rc` after saying why. */
 TmkRepository *cli_open_repository (const CliArgs *args, int *rc);

@@ -71,10 +71,12 @@ cmd_diff (int argc, char **argv)
     G_OPTION_ENTRY_NULL,
   };
   int rc;
-  if (!cli_parse_for (CLI_REPOSITORY, argc, argv, "diff", "POINT POINT",
-                      "Prints what differs from one point to another: a line for each range, with"
-                      " the disk, the offset and length in bytes, and 'data' or 'zero'.",
-                      own, &args, 2, 2, &rc))
+  if (!cli_parse_for (
+          CLI_REPOSITORY, argc, argv, "diff", "POINT POINT",
+          "Prints what differs from one point to another: a line for each range, with the"
+          " disk,\nthe offset and length in bytes, and what is there in the second:"
+          " 'data' or 'zero'.",
+          own, &args, 2, 2, &rc))
     return rc;
   g_autoptr (TmkRepository) repository = cli_open_repository (&args, &rc);
   if (repository == NULL)

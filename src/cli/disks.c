@@ -69,6 +69,7 @@ disk_json (const TmkDiskInfo *disk, const TmkBackupResult *plan)
   json_object_set_new (entry, "iothread", json_boolean (disk->iothread));
   json_object_set_new (entry, "eligible", json_boolean (disk->eligible));
   json_object_set_new (entry, "why_not", jsonx_string_or_null (disk->why_not));
+  json_object_set_new (entry, "no_checkpoint", jsonx_string_or_null (disk->no_checkpoint));
   json_object_set_new (entry, "checkpoints", checkpoints);
   if (plan != NULL)
     json_object_set_new (entry, "auto", planned_json (planned (plan, disk->name)));
@@ -83,6 +84,8 @@ print_disk (const TmkDiskInfo *disk, const TmkBackupResult *plan)
           disk->empty ? "-" : size, disk->source != NULL ? disk->source : "-");
   if (!disk->eligible)
     printf ("  not backed up: %s\n", disk->why_not);
+  if (disk->no_checkpoint != NULL)
+    printf ("  no new checkpoint: %s\n", disk->no_checkpoint);
   for (size_t i = 0; i < disk->n_bitmaps; i++) {
     const TmkBitmapInfo *bitmap = disk->bitmaps[i];
     g_autofree char *dirty = cli_size (bitmap->dirty_bytes);
@@ -105,7 +108,6 @@ static int
 plan_backup (const CliArgs *args, TmkDomain *domain, const TmkDiskList *list, const char *name,
              TmkBackupResult **plan)
 {
-  int rc = EXIT_DONE;
   g_autoptr (TmkError) err = NULL;
   TmkBackupOptions options = { .dry_run = true, .domain_name = name };
   bool any = false;
@@ -113,9 +115,13 @@ plan_backup (const CliArgs *args, TmkDomain *domain, const TmkDiskList *list, co
     any = any || list->disks[i]->eligible;
   if (args->repository == NULL || !any)
     return EXIT_DONE;
-  g_autoptr (TmkRepository) repository = cli_open_repository (args, &rc);
+  g_autoptr (TmkRepository) repository = tmk_repository_open (args->repository, &err);
+  if (repository == NULL && args->by_env) { /* nobody asked for it here: the disks can be shown */
+    cli_warn (tmk_error_message (err), NULL);
+    return EXIT_DONE;
+  }
   if (repository == NULL)
-    return rc;
+    return cli_fail (args, err);
   *plan = tmk_backup (domain, repository, &options, &err);
   return *plan != NULL ? EXIT_DONE : cli_fail (args, err);
 }
@@ -137,7 +143,7 @@ cmd_disks (int argc, char **argv)
     return rc;
   g_autoptr (TmkDomain) domain = cli_open (&args);
   if (domain == NULL)
-    return args.qmp == NULL ? EXIT_USAGE : EXIT_FAILED;
+    return cli_open_failed (&args);
   g_autoptr (TmkError) err = NULL;
   g_autoptr (TmkDiskList) list = tmk_domain_disks (domain, &err);
   if (list == NULL)

@@ -11,7 +11,7 @@ start (int argc, char **argv, const char *summary, const GOptionEntry *own, CliA
   if (!cli_parse (argc, argv, argv[0], NULL, summary, own, args, 0, 0, rc))
     return NULL;
   TmkDomain *domain = cli_open (args);
-  *rc = args->qmp == NULL ? EXIT_USAGE : EXIT_FAILED;
+  *rc = cli_open_failed (args);
   return domain;
 }
 

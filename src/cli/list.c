@@ -72,5 +72,11 @@ cmd_list (int argc, char **argv)
     print_points_json (list);
   else
     print_points (list);
+  if (list->n_points == 0 && !args.quiet && !args.json) {
+    if (args.rest[0] != NULL)
+      fprintf (stderr, "tidemark: no points of domain '%s'\n", args.rest[0]);
+    else
+      fputs ("tidemark: no points yet: 'tidemark backup' makes one\n", stderr);
+  }
   return cli_warn_damaged (list) ? EXIT_DAMAGE : EXIT_DONE;
 }

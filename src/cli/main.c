@@ -7,34 +7,47 @@
 #include <stdio.h>
 #include <string.h>
 
+/* In the order in which the help shows them; `headings` stand over the first of a group. */
 static const Command commands[] = {
-  { "disks", "show a domain's disks and their checkpoints", cmd_disks },
-  { "backup", "make a point of a domain in a repository", cmd_backup },
-  { "begin", "start a backup job as a <domainbackup> document describes it", cmd_begin },
-  { "status", "show the backup job", cmd_status },
-  { "wait", "wait until the backup job ends", cmd_wait },
-  { "dumpxml", "print the backup job's definition", cmd_dumpxml },
-  { "end", "finish a pull job", cmd_end },
-  { "abort", "cancel the backup job; everything is as before", cmd_abort },
-  { "checkpoint", "create, list, show and delete checkpoints", cmd_checkpoint },
-  { "init", "make a repository", cmd_init },
-  { "list", "list the points of a repository", cmd_list },
+  { "backup", "make a point of a running domain", cmd_backup },
+  { "restore", "bring back disks of a point", cmd_restore },
+  { "list", "list points", cmd_list },
   { "show", "show everything about a point", cmd_show },
   { "diff", "show what differs between two points", cmd_diff },
-  { "restore", "restore disks of a point", cmd_restore },
   { "verify", "read points back, and tell what is damaged", cmd_verify },
   { "stats", "show what a repository holds and takes", cmd_stats },
+  { "init", "make a repository", cmd_init },
+  { "disks", "show its disks, and what the next backup would do with each", cmd_disks },
+  { "checkpoint", "create, list, show and delete checkpoints", cmd_checkpoint },
+  { "begin", "start a push or pull job as a <domainbackup> describes it", cmd_begin },
+  { "status", "show the job", cmd_status },
+  { "wait", "wait until a push job ends", cmd_wait },
+  { "end", "finish a pull job, and tell whether what was read is good", cmd_end },
+  { "abort", "cancel the job; everything is as before", cmd_abort },
+  { "dumpxml", "print the job's definition", cmd_dumpxml },
   { "xml", "validate, align and format documents", cmd_xml },
+};
+
+static const struct {
+  const char *first, *heading;
+} headings[] = {
+  { "backup", "Points in a repository (-r REPO, or $TIDEMARK_REPO)" },
+  { "disks", "A running domain (--qmp ADDR)" },
+  { "begin", "Jobs without a repository, as documents describe them" },
 };
 
 static void
 print_help (FILE *out)
 {
-  fputs ("Usage: tidemark VERB [OPTION…]\n\n"
-         "Incremental backup for the disks of QEMU/KVM virtual machines.\n\nVerbs:\n",
+  fputs ("Usage: tidemark VERB [OPTION…]\n"
+         "Incremental backup for the disks of QEMU/KVM virtual machines.\n\n",
          out);
-  for (size_t i = 0; i < G_N_ELEMENTS (commands); i++)
+  for (size_t i = 0; i < G_N_ELEMENTS (commands); i++) {
+    for (size_t j = 0; j < G_N_ELEMENTS (headings); j++)
+      if (g_str_equal (headings[j].first, commands[i].name))
+        fprintf (out, "%s:\n", headings[j].heading);
     fprintf (out, "  %-12s %s\n", commands[i].name, commands[i].summary);
+  }
   fputs ("\n'tidemark VERB --help' shows a verb's options; 'man tidemark' has the rest.\n", out);
 }
 

@@ -127,15 +127,15 @@ cmd_restore (int argc, char **argv)
   int threads = 0;
   const GOptionEntry own[] = {
     { "to", 0, 0, G_OPTION_ARG_FILENAME, &to,
-      "a folder; with --disk a new file, a block device or an nbd:// URI", "TO" },
+      "where to: a folder; with --disk a new file, block device or nbd:// URI", "TO" },
     { "disk", 0, 0, G_OPTION_ARG_STRING, &disk, "restore this disk alone", "DISK" },
-    { "format", 0, 0, G_OPTION_ARG_STRING, &format, "of images: qcow2 or raw", "FORMAT" },
+    { "format", 0, 0, G_OPTION_ARG_STRING, &format, "of images", "qcow2|raw" },
     { "verify", 0, 0, G_OPTION_ARG_NONE, &verify, "compute the id of every chunk anew", NULL },
     { "threads", 0, 0, G_OPTION_ARG_INT, &threads, "workers (one a core)", "N" },
     G_OPTION_ENTRY_NULL,
   };
   int rc;
-  if (!cli_parse_for (CLI_REPOSITORY, argc, argv, "restore", "POINT",
+  if (!cli_parse_for (CLI_REPOSITORY, argc, argv, "restore", "POINT --to TO",
                       "Writes the disks of a recovery point to images of their own in a folder, or"
                       " one of them to a\nfile, a block device or an NBD server. Files are never"
                       " overwritten; what is on a device is lost.",

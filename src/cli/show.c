@@ -23,13 +23,13 @@ static void
 print_disk (const TmkPointDisk *disk)
 {
   printf ("disk '%s': %s", disk->name, disk->mode);
-  if (disk->base_checkpoint != NULL)
-    printf (" since checkpoint '%s'", disk->base_checkpoint);
-  if (disk->base_point != NULL)
-    printf (" on point %s", disk->base_point);
   if (disk->reason != NULL)
     printf (": %s", disk->reason);
   putchar ('\n');
+  if (disk->base_point != NULL)
+    printf ("  %-10s point %s\n", "added to", disk->base_point);
+  if (disk->base_checkpoint != NULL)
+    printf ("  %-10s checkpoint %s\n", "since", disk->base_checkpoint);
   if (disk->source != NULL)
     printf ("  %-10s %s (%s)\n", "image", disk->source,
             disk->format != NULL ? disk->format : "format not known");
@@ -81,6 +81,8 @@ print_document (const CliArgs *args, const TmkPoint *point, const char *what, co
     g_autoptr (TmkError) err = NULL;
     error_set (&err, "cli", TMK_ERR_NOT_FOUND, 0, "point %s was made without a %s document",
                point->id, what);
+    if (g_str_equal (what, "<domain>"))
+      error_hint (&err, "'tidemark backup --domain-xml FILE' keeps it with each point");
     return cli_fail (args, err);
   }
   fputs (document, stdout);

@@ -113,7 +113,7 @@ cmd_wait (int argc, char **argv)
     return rc;
   g_autoptr (TmkDomain) domain = cli_open (&args);
   if (domain == NULL)
-    return args.qmp == NULL ? EXIT_USAGE : EXIT_FAILED;
+    return cli_open_failed (&args);
   if (!guard)
     cli_catch_signals ();
   return wait_for_job (&args, domain, guard);

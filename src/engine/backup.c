@@ -111,7 +111,10 @@ describe (Backup *backup, TmkError **errp)
   if (n == 0) {
     error_set (errp, DOMAIN, TMK_ERR_NOT_FOUND, 0, "domain '%s' has no disk to back up",
                look->domain);
-    error_hint (errp, "'tidemark disks' shows its disks and why each cannot be backed up");
+    if (backup->options.exclude != NULL || backup->options.definition != NULL)
+      error_hint (errp, "all were left out; 'tidemark disks' shows which there are");
+    else
+      error_hint (errp, "'tidemark disks' shows its disks and why each cannot be backed up");
     return false;
   }
   Manifest *manifest = backup->manifest = manifest_new (n);
@@ -132,6 +135,22 @@ describe (Backup *backup, TmkError **errp)
 
 /* ---- checkpoints -------------------------------------------------------------------------- */
 
+/* Is there to be a new checkpoint on the disk? */
+static bool
+takes_checkpoint (const PlanDisk *plan)
+{
+  return plan->selected && plan->disk->no_checkpoint == NULL;
+}
+
+static bool
+any_takes_checkpoint (const Backup *backup)
+{
+  for (size_t i = 0; i < backup->look->plan->n_disks; i++)
+    if (takes_checkpoint (&backup->look->plan->disks[i]))
+      return true;
+  return false;
+}
+
 /* A new one of the disks that are backed up. Its name says of which repository and point it is. */
 static TmkCheckpointDef *
 new_checkpoint (Backup *backup, TmkError **errp)
@@ -149,7 +168,7 @@ new_checkpoint (Backup *backup, TmkError **errp)
     const PlanDisk *plan = &backup->look->plan->disks[i];
     g_autofree char *disk = g_markup_escape_text (plan->disk->name, -1);
     g_string_append_printf (xml, "<disk name='%s' checkpoint='%s'/>\n", disk,
-                            plan->selected ? "bitmap" : "no");
+                            takes_checkpoint (plan) ? "bitmap" : "no");
   }
   g_string_append (xml, "</disks>\n</domaincheckpoint>\n");
   TmkCheckpointDef *def
@@ -194,7 +213,8 @@ begin (Backup *backup, TmkError **errp)
   if (def == NULL)
     return false;
   TmkCheckpointDef *checkpoint = NULL;
-  if (!backup->options.no_checkpoint && (checkpoint = new_checkpoint (backup, errp)) == NULL)
+  if (!backup->options.no_checkpoint && any_takes_checkpoint (backup)
+      && (checkpoint = new_checkpoint (backup, errp)) == NULL)
     return false;
   bool ok = tmk_domain_begin (backup->domain, def, checkpoint, &backup->options.begin, errp);
   tmk_checkpoint_def_free (checkpoint);
@@ -221,6 +241,31 @@ note_job (Backup *backup, TmkError **errp)
   manifest->checkpoint_xml = tmk_domain_checkpoint_xml (backup->domain, manifest->checkpoint,
                                                         TMK_CHECKPOINT_NO_DOMAIN, errp);
   return manifest->checkpoint_xml != NULL;
+}
+
+/* Why the disks could be read no more, and what a user can do: somebody ended the job under us, or
+ * QEMU, or the job itself has trouble, of which readers only notice that they fail. */
+static void
+explain_end (Backup *backup, TmkError **errp)
+{
+  TmkJobStatus *status = NULL;
+  if (errp == NULL || is_cancelled (backup)
+      || (status = tmk_domain_job_status (backup->domain, NULL)) == NULL)
+    return;
+  if (status->started_us != backup->manifest->time_us) {
+    /* It is another one, or not remembered. */
+  } else if (status->state == TMK_JOB_CANCELLED || status->state == TMK_JOB_DONE) {
+    g_clear_pointer (errp, tmk_error_free);
+    error_set (errp, DOMAIN, TMK_ERR_FAILED, 0, "somebody ended the job that the backup read from");
+    error_hint (errp, "begin again; 'tidemark end' and 'tidemark abort' are not for a backup that"
+                      " runs: interrupt that instead");
+  } else if (status->state == TMK_JOB_INTERRUPTED) {
+    error_hint (errp, "QEMU has ended; nothing was lost, and the next backup cleans up");
+  } else if (status->error != NULL && strstr (tmk_error_message (*errp), status->error) == NULL) {
+    error_prefix (errp, "%s", status->error);
+    error_hint (errp, "%s", status->hint != NULL ? status->hint : "try again");
+  }
+  tmk_job_status_free (status);
 }
 
 /* Everything as before begin. */
@@ -363,16 +408,15 @@ copy_disk (Backup *backup, const PlanDisk *plan, ManifestDisk *disk, TmkError **
   return ok;
 }
 
-/* What a user can do about a disk that could not be read. */
+/* Whose fault it was. What cannot be opened names its disk already. */
 static void
-explain (const ManifestDisk *disk, TmkError **errp)
+name_disk (const ManifestDisk *disk, TmkError **errp)
 {
   if (errp == NULL || *errp == NULL || tmk_error_code (*errp) == TMK_ERR_CANCELLED)
     return;
-  error_prefix (errp, "disk '%s'", disk->name);
-  if (tmk_error_code (*errp) == TMK_ERR_GONE && tmk_error_hint (*errp) == NULL)
-    error_hint (errp, "QEMU has ended, or somebody ended the job; nothing was lost, and the next"
-                      " backup cleans up");
+  g_autofree char *named = g_strdup_printf ("disk '%s'", disk->name);
+  if (!g_str_has_prefix (tmk_error_message (*errp), named))
+    error_prefix (errp, "%s", named);
 }
 
 static bool
@@ -384,7 +428,7 @@ copy_disks (Backup *backup, TmkError **errp)
     if (!plan->selected)
       continue;
     if (!copy_disk (backup, plan, &backup->manifest->disks[n], errp)) {
-      explain (&backup->manifest->disks[n], errp);
+      name_disk (&backup->manifest->disks[n], errp);
       return false;
     }
     n++;
@@ -404,8 +448,13 @@ publish (Backup *backup, TmkError **errp)
   repo_writer_stats (backup->writer, &stats);
   manifest->metadata = stats.metadata;
   manifest->finished_us = g_get_real_time ();
-  for (size_t i = 0; i < manifest->n_disks; i++)
-    manifest->disks[i].checkpoint = g_strdup (manifest->checkpoint);
+  for (size_t i = 0, n = 0; i < backup->look->plan->n_disks; i++) {
+    const PlanDisk *plan = &backup->look->plan->disks[i];
+    if (!plan->selected)
+      continue;
+    manifest->disks[n++].checkpoint
+        = takes_checkpoint (plan) ? g_strdup (manifest->checkpoint) : NULL;
+  }
   testpoint ("publish");
   if (repo_writer_commit (backup->writer, manifest, errp)) {
     testpoint ("published");
@@ -427,6 +476,7 @@ run (Backup *backup, TmkError **errp)
     return false;
   if (!note_job (backup, errp) || !copy_disks (backup, errp)
       || !tmk_domain_end (backup->domain, errp)) {
+    explain_end (backup, errp);
     take_back (backup);
     return false;
   }
@@ -498,9 +548,27 @@ to_result (const Backup *backup)
   return shown;
 }
 
+/* Names that nothing may have, before anything is done. */
+static bool
+check_names (const TmkBackupOptions *options, TmkError **errp)
+{
+  if (options->domain_name != NULL && *options->domain_name == '\0') {
+    error_set (errp, DOMAIN, TMK_ERR_USAGE, 0, "the name for the domain is empty");
+    error_hint (errp, "leave --name out, and its own name is used");
+    return false;
+  }
+  if (options->checkpoint == NULL)
+    return true;
+  TmkCheckpointDef *def = tmk_checkpoint_def_new (options->checkpoint, errp);
+  tmk_checkpoint_def_free (def);
+  return def != NULL;
+}
+
 static bool
 prepare (Backup *backup, TmkError **errp)
 {
+  if (!check_names (&backup->options, errp))
+    return false;
   if (!backup->options.dry_run) {
     backup->reserved = hv_reserve (backup->domain, errp);
     if (backup->reserved < 0 || !clean_up_behind (backup, errp))

@@ -33,11 +33,12 @@ name_domain (Look *look, TmkDomain *domain, const TmkBackupOptions *options, Tmk
   const char *uuid = tmk_domain_def_uuid (def);
   if (name == NULL)
     name = tmk_domain_def_name (def);
-  if (name == NULL)
+  if (name == NULL || *name == '\0')
     name = uuid;
   if (name == NULL) {
     error_set (errp, DOMAIN, TMK_ERR_USAGE, 0, "the domain has neither a name nor a uuid");
-    error_hint (errp, "name it with --name, or start QEMU with -name or -uuid");
+    error_hint (errp,
+                "name it with --name, with --domain-xml, or by starting QEMU with -name or -uuid");
     return false;
   }
   look->domain = g_strdup (name);

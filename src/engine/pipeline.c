@@ -19,8 +19,8 @@ struct Pipeline {
   Repo *repo;
   uint64_t bandwidth;
   unsigned n_workers;
-  RepoPacker **packers; /* one a worker */
-  RepoPacker *nodes;    /* for the trees */
+  RepoPacker **packers; /* one a worker, and behind them … */
+  RepoPacker *nodes;    /* … the one for the trees */
 };
 
 typedef struct {
@@ -269,10 +269,7 @@ pipeline_run (Pipeline *pipeline, TmkBlockSource *source, uint32_t chunk_size, b
 bool
 pipeline_finish (Pipeline *pipeline, TmkError **errp)
 {
-  for (unsigned i = 0; i < pipeline->n_workers; i++)
-    if (!repo_packer_finish (pipeline->packers[i], errp))
-      return false;
-  return repo_packer_finish (pipeline->nodes, errp);
+  return repo_packer_finish_all (pipeline->packers, pipeline->n_workers + 1, errp);
 }
 
 Pipeline *
@@ -283,13 +280,13 @@ pipeline_new (RepoWriter *writer, Repo *repo, unsigned threads, uint64_t bandwid
   pipeline->repo = repo;
   pipeline->bandwidth = bandwidth;
   unsigned n = threads != 0 ? threads : g_get_num_processors ();
-  pipeline->packers = g_new0 (RepoPacker *, n);
+  pipeline->packers = g_new0 (RepoPacker *, n + 1);
   for (; pipeline->n_workers < n; pipeline->n_workers++) {
     pipeline->packers[pipeline->n_workers] = repo_packer_new (writer, errp);
     if (pipeline->packers[pipeline->n_workers] == NULL)
       return NULL;
   }
-  pipeline->nodes = repo_packer_new (writer, errp);
+  pipeline->nodes = pipeline->packers[n] = repo_packer_new (writer, errp);
   return pipeline->nodes != NULL ? g_steal_pointer (&pipeline) : NULL;
 }
 

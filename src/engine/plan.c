@@ -51,9 +51,16 @@ check_names (const PlanInput *input, const TmkBackupOptions *options, TmkError *
   static const char *const none[] = { NULL };
   const char *const *include = options->include != NULL ? options->include : none;
   const char *const *exclude = options->exclude != NULL ? options->exclude : none;
-  for (; *include != NULL; include++)
+  for (; *include != NULL; include++) {
+    if (is_listed (exclude, *include)) {
+      error_set (errp, DOMAIN, TMK_ERR_USAGE, 0, "disk '%s' is both included and excluded",
+                 *include);
+      error_hint (errp, "leave --include %s or --exclude %s out", *include, *include);
+      return false;
+    }
     if (!check_name (input, *include, errp))
       return false;
+  }
   for (; *exclude != NULL; exclude++)
     if (!check_name (input, *exclude, errp))
       return false;
@@ -107,7 +114,7 @@ select_disk (Plan *plan, PlanDisk *disk, const TmkBackupOptions *options, TmkErr
              why_not);
   error_hint (errp,
               options->definition != NULL ? "say <disk name='%s' backup='no'/>"
-                                          : "leave it out: --exclude %s",
+                                          : "do not name it: leave --include %s out",
               name);
   return false;
 }
@@ -201,12 +208,14 @@ choose_mode (const PlanInput *input, PlanDisk *disk, const TmkBackupOptions *opt
   } else if (options->mode == TMK_BACKUP_INCREMENTAL) {
     error_set (errp, DOMAIN, search.code, 0, "disk '%s' cannot be incremental: %s",
                disk->disk->name, search.why_not);
-    error_hint (errp, "let it be full, with --mode auto, or leave it out: --exclude %s",
-                disk->disk->name);
+    error_hint (errp, "let it be full, with --mode auto, or leave it out: %s",
+                options->include != NULL ? "do not --include it" : "--exclude it");
     return false;
   } else {
-    make_full (disk, &search, search.why_not);
-    disk->fallback = search.expected;
+    /* Where there never is a checkpoint, that it is missing is no surprise. */
+    bool never = disk->disk->no_checkpoint != NULL && search.code != TMK_ERR_INCONSISTENT;
+    make_full (disk, &search, never ? disk->disk->no_checkpoint : search.why_not);
+    disk->fallback = search.expected && !never;
   }
   return true;
 }
@@ -331,7 +340,7 @@ plan_superseded (const Plan *plan, const char *prefix, const char *checkpoint)
   GPtrArray *stale = g_ptr_array_new_with_free_func (g_free);
   for (size_t i = 0; i < plan->n_disks; i++) {
     const PlanDisk *disk = &plan->disks[i];
-    bool replaced = disk->selected && checkpoint != NULL;
+    bool replaced = disk->selected && disk->disk->no_checkpoint == NULL && checkpoint != NULL;
     if (!replaced && disk->newest == NULL)
       continue; /* nothing better is there */
     for (size_t j = 0; j < disk->disk->n_bitmaps; j++) {

@@ -60,8 +60,11 @@ jsonfmt_check_version (const json_t *document, unsigned version, const char *wha
 void
 jsonfmt_time_to_string (int64_t us, char out[JSONFMT_TIME_SIZE])
 {
-  int64_t second = us / G_USEC_PER_SEC - (us % G_USEC_PER_SEC < 0);
-  int64_t rest = us - second * G_USEC_PER_SEC;
+  int64_t second = us / G_USEC_PER_SEC, rest = us % G_USEC_PER_SEC;
+  if (rest < 0) { /* before the epoch */
+    second--;
+    rest += G_USEC_PER_SEC;
+  }
   if (second < FIRST_SECOND || second > LAST_SECOND) {
     rest = second < FIRST_SECOND ? 0 : G_USEC_PER_SEC - 1;
     second = CLAMP (second, FIRST_SECOND, LAST_SECOND);

@@ -13,7 +13,6 @@
  */
 #include "objstore/folder.h"
 
-#include "util/fsx.h"
 #include "util/testpoint.h"
 
 #include <dirent.h>
@@ -29,19 +28,7 @@
 
 #define DOMAIN "objstore"
 #define FILE_MODE 0600
-#define FOLDER_MODE 0700
-#define TEMPORARY "tmp"
-/* Nobody writes to one file for so long without a pause as long as this. */
-#define TEMPORARY_MAX_AGE_US (G_TIME_SPAN_DAY * 2)
 #define MAX_DEPTH 8
-
-typedef struct {
-  ObjStore store;
-  int fd; /* the folder */
-  bool no_tmpfile;
-  GMutex lock;
-  GHashTable *durable; /* set of char *: folders that are there, and will be after a crash */
-} FolderStore;
 
 typedef struct {
   ObjWriter writer;
@@ -62,8 +49,8 @@ folder_of (const ObjWriter *writer)
   return (FolderStore *) writer->store;
 }
 
-static void G_GNUC_PRINTF (4, 5)
-    fail (TmkError **errp, const FolderStore *self, int err_no, const char *format, ...)
+void
+folder_fail (TmkError **errp, const FolderStore *self, int err_no, const char *format, ...)
 {
   va_list ap;
   va_start (ap, format);
@@ -104,13 +91,13 @@ sync_folder (FolderStore *self, const char *name, TmkError **errp)
 {
   int fd = openat (self->fd, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
   if (fd < 0) {
-    fail (errp, self, errno, "cannot open folder '%s'", name);
+    folder_fail (errp, self, errno, "cannot open folder '%s'", name);
     return false;
   }
   /* Some file systems cannot sync a folder and say EINVAL: then there is nothing more to do. */
   bool ok = fsync (fd) == 0 || errno == EINVAL;
   if (!ok)
-    fail (errp, self, errno, "cannot sync folder '%s'", name);
+    folder_fail (errp, self, errno, "cannot sync folder '%s'", name);
   close (fd);
   return ok;
 }
@@ -142,7 +129,7 @@ make_folder (FolderStore *self, const char *folder, TmkError **errp)
   if (!make_folder (self, above, errp))
     return false;
   if (mkdirat (self->fd, folder, FOLDER_MODE) != 0 && errno != EEXIST) {
-    fail (errp, self, errno, "cannot create folder '%s'", folder);
+    folder_fail (errp, self, errno, "cannot create folder '%s'", folder);
     return false;
   }
   if (!sync_folder (self, above, errp))
@@ -171,23 +158,23 @@ create_temporary (FolderStore *self, int *fd, char **name, TmkError **errp)
     if (*fd >= 0)
       return true;
     if (!has_no_tmpfile (errno)) {
-      fail (errp, self, errno, "cannot create a file");
+      folder_fail (errp, self, errno, "cannot create a file");
       return false;
     }
   }
   if (mkdirat (self->fd, TEMPORARY, FOLDER_MODE) != 0 && errno != EEXIST) {
-    fail (errp, self, errno, "cannot create folder '%s'", TEMPORARY);
+    folder_fail (errp, self, errno, "cannot create folder '%s'", TEMPORARY);
     return false;
   }
   uint64_t random;
   if (getentropy (&random, sizeof random) != 0) {
-    fail (errp, self, errno, "no random numbers");
+    folder_fail (errp, self, errno, "no random numbers");
     return false;
   }
   g_autofree char *path = g_strdup_printf (TEMPORARY "/%016" G_GINT64_MODIFIER "x", random);
   *fd = openat (self->fd, path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, FILE_MODE);
   if (*fd < 0) {
-    fail (errp, self, errno, "cannot create '%s'", path);
+    folder_fail (errp, self, errno, "cannot create '%s'", path);
     return false;
   }
   *name = g_steal_pointer (&path);
@@ -216,7 +203,7 @@ folder_append (ObjWriter *writer, const void *data, size_t size, TmkError **errp
   FolderWriter *self = (FolderWriter *) writer;
   if (write_all (self->fd, data, size))
     return true;
-  fail (errp, folder_of (writer), errno, "cannot write an object");
+  folder_fail (errp, folder_of (writer), errno, "cannot write an object");
   return false;
 }
 
@@ -259,7 +246,7 @@ folder_commit (ObjWriter *writer, const char *name, TmkError **errp)
   if (!make_folder (store, folder, errp))
     return false;
   if (fsync (self->fd) != 0) {
-    fail (errp, store, errno, "cannot sync '%s'", name);
+    folder_fail (errp, store, errno, "cannot sync '%s'", name);
     return false;
   }
   testpoint ("object-written");
@@ -269,7 +256,7 @@ folder_commit (ObjWriter *writer, const char *name, TmkError **errp)
       error_set (errp, DOMAIN, TMK_ERR_EXISTS, EEXIST, "'%s' has '%s' already",
                  store->store.location, name);
     else
-      fail (errp, store, errno, "cannot publish '%s'", name);
+      folder_fail (errp, store, errno, "cannot publish '%s'", name);
     return false;
   }
   g_clear_pointer (&self->temporary, g_free);
@@ -300,7 +287,7 @@ folder_open (ObjStore *store, const char *name, TmkError **errp)
   int fd = openat (self->fd, name, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
   struct stat st;
   if (fd < 0) {
-    fail (errp, self, errno, "cannot open '%s'", name);
+    folder_fail (errp, self, errno, "cannot open '%s'", name);
     return NULL;
   }
   if (fstat (fd, &st) != 0 || !S_ISREG (st.st_mode)) {
@@ -327,8 +314,9 @@ folder_read (ObjReader *reader, uint64_t offset, void *buffer, size_t size, TmkE
     if (n < 0 && errno == EINTR)
       continue;
     if (n < 0) {
-      fail (errp, (FolderStore *) reader->store, errno,
-            "cannot read %zu bytes at %" G_GUINT64_FORMAT " of '%s'", size, offset, reader->name);
+      folder_fail (errp, (FolderStore *) reader->store, errno,
+                   "cannot read %zu bytes at %" G_GUINT64_FORMAT " of '%s'", size, offset,
+                   reader->name);
       return false;
     }
     if (n == 0) {
@@ -355,7 +343,7 @@ folder_map (ObjReader *reader, TmkError **errp)
     if (map != MAP_FAILED)
       self->map = map;
     else
-      fail (errp, (FolderStore *) reader->store, errno, "cannot map '%s'", reader->name);
+      folder_fail (errp, (FolderStore *) reader->store, errno, "cannot map '%s'", reader->name);
   }
   const void *map = self->map;
   g_mutex_unlock (&self->lock);
@@ -399,7 +387,7 @@ walk_entry (Walk *walk, int folder, const char *word, const char *name, int dept
   if (fstatat (folder, word, &st, AT_SYMLINK_NOFOLLOW) != 0) {
     if (errno == ENOENT)
       return true;
-    fail (errp, walk->self, errno, "cannot stat '%s'", name);
+    folder_fail (errp, walk->self, errno, "cannot stat '%s'", name);
     return false;
   }
   if (S_ISDIR (st.st_mode) && depth < MAX_DEPTH)
@@ -420,7 +408,7 @@ walk_folder (Walk *walk, int above, const char *word, const char *name, int dept
     return true;
   DIR *dir = fd >= 0 ? fdopendir (fd) : NULL;
   if (dir == NULL) {
-    fail (errp, walk->self, errno, "cannot open folder '%s'", name);
+    folder_fail (errp, walk->self, errno, "cannot open folder '%s'", name);
     if (fd >= 0)
       close (fd);
     return false;
@@ -432,7 +420,7 @@ walk_folder (Walk *walk, int above, const char *word, const char *name, int dept
     if (entry == NULL) {
       ok = errno == 0;
       if (!ok)
-        fail (errp, walk->self, errno, "cannot list folder '%s'", name);
+        folder_fail (errp, walk->self, errno, "cannot list folder '%s'", name);
       break;
     }
     if (entry->d_name[0] == '.')
@@ -461,7 +449,7 @@ folder_remove (ObjStore *store, const char *name, TmkError **errp)
   if (unlinkat (self->fd, name, 0) != 0) {
     if (errno == ENOENT)
       return true;
-    fail (errp, self, errno, "cannot remove '%s'", name);
+    folder_fail (errp, self, errno, "cannot remove '%s'", name);
     return false;
   }
   testpoint ("object-removed");
@@ -483,7 +471,7 @@ folder_now (ObjStore *store, int64_t *us, TmkError **errp)
   if (ok)
     *us = modified_us (&st);
   else
-    fail (errp, self, errno, "cannot tell the time");
+    folder_fail (errp, self, errno, "cannot tell the time");
   if (temporary != NULL)
     (void) unlinkat (self->fd, temporary, 0); /* removed when it is old */
   g_free (temporary);
@@ -497,7 +485,7 @@ folder_room (ObjStore *store, uint64_t *bytes, TmkError **errp)
   FolderStore *self = (FolderStore *) store;
   struct statvfs vfs;
   if (fstatvfs (self->fd, &vfs) != 0) {
-    fail (errp, self, errno, "cannot tell the free space");
+    folder_fail (errp, self, errno, "cannot tell the free space");
     return false;
   }
   *bytes = (uint64_t) vfs.f_bavail * vfs.f_frsize;
@@ -515,7 +503,7 @@ folder_free (ObjStore *store)
   g_free (self);
 }
 
-static const ObjStoreKind kind = { .free = folder_free,
+const ObjStoreKind folder_kind = { .free = folder_free,
                                    .put = folder_put,
                                    .writer_append = folder_append,
                                    .writer_commit = folder_commit,
@@ -528,99 +516,3 @@ static const ObjStoreKind kind = { .free = folder_free,
                                    .remove = folder_remove,
                                    .now = folder_now,
                                    .room = folder_room };
-
-/* --- opening */
-
-/* Removes what killed writers left in tmp/. Best effort: who may only read cannot, and need not. */
-static bool
-remove_old (const ObjInfo *info, void *data)
-{
-  FolderStore *self = data;
-  int64_t now;
-  if (!folder_now (&self->store, &now, NULL))
-    return false;
-  if (info->modified_us < now - TEMPORARY_MAX_AGE_US)
-    (void) unlinkat (self->fd, info->name, 0);
-  return true;
-}
-
-/* A new file system has lost+found in it: that is empty enough. */
-static bool
-is_empty (FolderStore *self, bool *empty, TmkError **errp)
-{
-  int fd = openat (self->fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-  DIR *dir = fd >= 0 ? fdopendir (fd) : NULL;
-  if (dir == NULL) {
-    fail (errp, self, errno, "cannot look into it");
-    if (fd >= 0)
-      close (fd);
-    return false;
-  }
-  *empty = true;
-  const struct dirent *entry;
-  while (*empty && (entry = readdir (dir)) != NULL)
-    *empty = g_str_equal (entry->d_name, ".") || g_str_equal (entry->d_name, "..")
-             || g_str_equal (entry->d_name, "lost+found");
-  closedir (dir);
-  return true;
-}
-
-/* mkdir -p, and syncs the folders in which one was made. */
-static bool
-make_path (const char *path, TmkError **errp)
-{
-  if (mkdir (path, FOLDER_MODE) == 0)
-    return fsx_sync_parent (path, errp);
-  if (errno == EEXIST)
-    return true;
-  g_autofree char *above = g_path_get_dirname (path);
-  if (errno != ENOENT || g_str_equal (above, path)) {
-    error_set_errno (errp, DOMAIN, errno, "cannot create folder '%s'", path);
-    return false;
-  }
-  if (!make_path (above, errp))
-    return false;
-  if (mkdir (path, FOLDER_MODE) != 0 && errno != EEXIST) {
-    error_set_errno (errp, DOMAIN, errno, "cannot create folder '%s'", path);
-    return false;
-  }
-  return fsx_sync_parent (path, errp);
-}
-
-ObjStore *
-obj_store_open_folder (const char *path, bool create, TmkError **errp)
-{
-  FolderStore *self = g_new0 (FolderStore, 1);
-  g_autoptr (ObjStore) store = &self->store;
-  store->kind = &kind;
-  store->location = g_canonicalize_filename (path, NULL);
-  self->fd = -1;
-  self->durable = g_hash_table_new_full (g_str_hash, g_str_equal, g_free, NULL);
-  g_mutex_init (&self->lock);
-  if (create && !make_path (store->location, errp))
-    return NULL;
-  self->fd = open (store->location, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-  if (self->fd < 0) {
-    fail (errp, self, errno, "cannot open the folder");
-    return NULL;
-  }
-  if (create) {
-    bool empty;
-    if (!is_empty (self, &empty, errp))
-      return NULL;
-    if (!empty) {
-      error_set (errp, DOMAIN, TMK_ERR_EXISTS, ENOTEMPTY, "'%s' is not empty", store->location);
-      error_hint (errp, "give a folder that does not exist, or is empty");
-      return NULL;
-    }
-  } else {
-    (void) folder_list (store, TEMPORARY, remove_old, self, NULL); /* see remove_old() */
-  }
-  return g_steal_pointer (&store);
-}
-
-void
-folder_store_avoid_tmpfile (ObjStore *store)
-{
-  ((FolderStore *) store)->no_tmpfile = true;
-}

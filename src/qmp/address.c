@@ -128,7 +128,8 @@ explain (const char *addr, int err, TmkError **errp)
   case EAGAIN:
     error_set (errp, DOMAIN, TMK_ERR_BUSY, err,
                "monitor busy: '%s' is held by another client, and more wait for it", addr);
-    error_hint (errp, "close the other clients, or give QEMU a second -qmp socket (libvirt "
+    error_hint (errp, "close the other clients (if there are none, QEMU hangs), or give QEMU a "
+                      "second -qmp socket (libvirt "
                       "holds the monitors of its own domains)");
     return;
   case ECONNREFUSED:
@@ -185,10 +186,13 @@ connect_unix (const char *addr, const char *path, gint64 deadline, TmkError **er
   if (fd >= 0)
     close (fd);
   struct stat st;
-  if (err == ECONNREFUSED && stat (path, &st) == 0 && !S_ISSOCK (st.st_mode))
+  if (err == ECONNREFUSED && stat (path, &st) == 0 && !S_ISSOCK (st.st_mode)) {
     error_set (errp, DOMAIN, TMK_ERR_INVALID, err, "'%s' is not a socket", path);
-  else
+    error_hint (errp,
+                "give the socket that QEMU was started with: -qmp unix:PATH,server=on,wait=off");
+  } else {
     explain (addr, err, errp);
+  }
   return -1;
 }
 

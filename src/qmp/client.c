@@ -593,7 +593,8 @@ wait_for_greeting (QmpClient *client, gint64 deadline, TmkError **errp)
     if (late) {
       error_set (errp, DOMAIN, TMK_ERR_BUSY, ETIMEDOUT,
                  "monitor busy: '%s' is held by another client", client->addr);
-      error_hint (errp, "close the other client, or give QEMU a second -qmp socket (libvirt "
+      error_hint (errp, "close the other client (if there is none, QEMU hangs), or give QEMU a "
+                        "second -qmp socket (libvirt "
                         "holds the monitors of its own domains)");
     }
     return false;

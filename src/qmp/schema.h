@@ -32,6 +32,7 @@ typedef enum {
   QUIRK_REOPEN_UNDO_ABORT,       /* D */
   QUIRK_CBW_ERROR_REACHES_GUEST, /* E */
   QUIRK_NBD_TLS_STOP_FREEZE,
+  QUIRK_CREATE_ABORT,
 } QmpQuirk;
 
 /* Has the QEMU of `version` (see qmp_client_version()) that fault? Versions that were never tried

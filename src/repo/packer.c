@@ -23,6 +23,8 @@
 #define ENTRIES_MAX                                                                                \
   (128u << 10) /* in a pack: of 64 MiB only when they compress to next to nothing */
 #define OWN_MAX (64u << 10)
+#define FAST_CHUNK (64u << 10)
+#define FAST_HASH_LOG 12
 
 G_STATIC_ASSERT (ENTRIES_MAX <= PACK_MAX_ENTRIES);
 
@@ -41,6 +43,23 @@ struct RepoPacker {
   uint32_t entries;
 };
 
+static ZSTD_CCtx *
+new_zstd (const RepoConfig *config, TmkError **errp)
+{
+  g_autoptr (ZSTD_CCtx) zstd = ZSTD_createCCtx ();
+  bool ok
+      = zstd != NULL
+        && !ZSTD_isError (ZSTD_CCtx_setParameter (zstd, ZSTD_c_compressionLevel, config->level));
+  /* Half the hash table that level 1 has: it stays in the L1 cache. A twelfth less time for one
+   * percent more; of larger chunks it costs more. */
+  if (ok && config->level == 1 && config->chunk_size <= FAST_CHUNK)
+    ok = !ZSTD_isError (ZSTD_CCtx_setParameter (zstd, ZSTD_c_hashLog, FAST_HASH_LOG));
+  if (ok)
+    return g_steal_pointer (&zstd);
+  error_set (errp, DOMAIN, TMK_ERR_UNSUPPORTED, 0, "libzstd refuses level %d", config->level);
+  return NULL;
+}
+
 RepoPacker *
 repo_packer_new (RepoWriter *writer, TmkError **errp)
 {
@@ -50,14 +69,9 @@ repo_packer_new (RepoWriter *writer, TmkError **errp)
   packer->table = g_byte_array_new ();
   if (!hash_init (&packer->hash, errp))
     return NULL;
-  packer->zstd = ZSTD_createCCtx ();
-  if (packer->zstd == NULL
-      || ZSTD_isError (
-          ZSTD_CCtx_setParameter (packer->zstd, ZSTD_c_compressionLevel, packer->config->level))) {
-    error_set (errp, DOMAIN, TMK_ERR_UNSUPPORTED, 0, "libzstd refuses level %d",
-               packer->config->level);
+  packer->zstd = new_zstd (packer->config, errp);
+  if (packer->zstd == NULL)
     return NULL;
-  }
   packer->room = FLUSH_SIZE + RECORD_HEADER_SIZE + ZSTD_compressBound (packer->config->chunk_size);
   packer->buffer = g_malloc (packer->room);
   return g_steal_pointer (&packer);
@@ -235,6 +249,60 @@ repo_packer_finish (RepoPacker *packer, TmkError **errp)
       = writer_pack_finished (packer->writer, &pack, packer->table->data, packer->entries, errp);
   reset (packer);
   return ok;
+}
+
+/* Nothing of its pack is in the store yet: all is in the buffer. */
+static bool
+is_buffered (const RepoPacker *packer)
+{
+  return packer->out != NULL && packer->size == packer->fill;
+}
+
+/* Puts what is in the buffer of `from` behind what `to` has. */
+static bool
+join (RepoPacker *to, RepoPacker *from, TmkError **errp)
+{
+  size_t length = from->fill - PACK_HEADER_SIZE;
+  if (!prepare (to, length, errp))
+    return false;
+  for (uint32_t i = 0; i < from->entries; i++) {
+    unsigned char *row = from->table->data + (size_t) i * PACK_ENTRY_SIZE;
+    PackEntry entry;
+    bool ok = pack_entry_parse (row, from->size, &entry, NULL);
+    g_assert (ok); /* it is our own */
+    entry.offset += to->size - PACK_HEADER_SIZE;
+    pack_entry_format (&entry, row);
+  }
+  g_byte_array_append (to->table, from->table->data, from->table->len);
+  memcpy (to->buffer + to->fill, from->buffer + PACK_HEADER_SIZE, length);
+  to->entries += from->entries;
+  to->fill += length;
+  to->size += length;
+  writer_pack_joined (from->writer);
+  reset (from);
+  return true;
+}
+
+bool
+repo_packer_finish_all (RepoPacker *const *packers, size_t n, TmkError **errp)
+{
+  RepoPacker *first = NULL;
+  for (size_t i = 0; i < n; i++) {
+    TmkError *err = NULL;
+    if (first == NULL) {
+      first = packers[i]->out != NULL ? packers[i] : NULL;
+    } else if (is_buffered (packers[i]) && first->entries + packers[i]->entries <= ENTRIES_MAX
+               && !join (first, packers[i], &err)) {
+      writer_break (first->writer, err);
+      give_up (first);
+      error_propagate (errp, err);
+      return false;
+    }
+  }
+  for (size_t i = 0; i < n; i++)
+    if (!repo_packer_finish (packers[i], errp))
+      return false;
+  return true;
 }
 
 /* --- objects */

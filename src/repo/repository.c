@@ -72,9 +72,15 @@ take_options (const TmkRepositoryOptions *options, RepoConfig *config, TmkError 
 static TmkRepository *
 open_store (ObjStore *store, TmkError **errp)
 {
-  Repo *repo = repo_open (store, errp);
-  if (repo == NULL)
+  TmkError *err = NULL;
+  Repo *repo = repo_open (store, &err);
+  if (repo == NULL) {
+    if (tmk_error_code (err) == TMK_ERR_DAMAGED && tmk_error_hint (err) == NULL)
+      error_hint (&err, "put a copy of the file back in its place; it has never changed since"
+                        " 'tidemark init'");
+    error_propagate (errp, err);
     return NULL;
+  }
   TmkRepository *repository = g_new0 (TmkRepository, 1);
   const RepoConfig *config = repo_config (repo);
   repository->repo = repo;
@@ -115,7 +121,9 @@ tmk_repository_open (const char *path, TmkError **errp)
   ObjStore *store = obj_store_open_folder (path, false, &err);
   if (store != NULL)
     return open_store (make_faulty (store), errp);
-  if (tmk_error_code (err) == TMK_ERR_NOT_FOUND)
+  if (tmk_error_errno (err) == ENOTDIR)
+    error_hint (&err, "a repository is a folder: give another one");
+  else if (tmk_error_code (err) == TMK_ERR_NOT_FOUND)
     error_hint (&err, "make a repository there with 'tidemark init -r %s'", path);
   error_propagate (errp, err);
   return NULL;

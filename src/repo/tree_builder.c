@@ -32,6 +32,7 @@ struct OpenNode {
   ObjectId id;      /* as it was read; zero: it is new */
   ObjectId base;    /* the full node that `touched` compares with; zero: none */
   SlotSet touched;
+  SlotSet renewed;     /* changed since it was read */
   SlotSet set;         /* by the user: all of them, and nothing more is to come */
   OpenNode **children; /* NODE_FANOUT; NULL for a leaf */
   GList link;          /* of a leaf, in `leaves` */
@@ -184,6 +185,7 @@ put_id (OpenNode *open, unsigned slot, const ObjectId *id)
     return;
   open->node.ids[slot] = *id;
   slot_set_add (&open->touched, slot);
+  slot_set_add (&open->renewed, slot);
   open->changed = true;
 }
 
@@ -210,6 +212,17 @@ format_delta (const OpenNode *open, unsigned char *out)
   return node_delta_format (&delta, out);
 }
 
+/* Is a delta what costs least in the long run? Every further delta repeats the ones before: where d
+ * slots change each time, the n-th has n d of them. Storing the node in full after n times costs, a
+ * time, 256 ids / n + d n / 2 of them, least where (n d)^2 = 512 d. */
+static bool
+is_worth_a_delta (const OpenNode *open)
+{
+  unsigned differ = open->touched.n;
+  return !object_id_is_zero (&open->base) && differ <= DELTA_MAX_SLOTS
+         && differ * differ <= 2 * NODE_FANOUT * open->renewed.n;
+}
+
 static bool
 store_node (TreeBuilder *builder, const OpenNode *open, ObjectId *id, TmkError **errp)
 {
@@ -219,7 +232,7 @@ store_node (TreeBuilder *builder, const OpenNode *open, ObjectId *id, TmkError *
   *id = open->changed ? zero : open->id;
   if (!open->changed || is_empty (&open->node))
     return true;
-  bool as_delta = !object_id_is_zero (&open->base) && open->touched.n <= DELTA_MAX_SLOTS;
+  bool as_delta = is_worth_a_delta (open);
   ObjectKind kind = as_delta ? OBJECT_DELTA : OBJECT_NODE;
   size_t size = as_delta ? format_delta (open, plain) : node_format (&open->node, plain);
   repo_packer_hash (builder->packer, kind, plain, size, id);

@@ -14,7 +14,7 @@
 #include <stdatomic.h>
 
 #define BATCH_MAX (UINT64_C (1) << 20)
-#define TAKE 16 /* items a worker takes at once */
+#define TAKE 4 /* items a worker takes at once */
 #define WAKE_US (G_TIME_SPAN_MILLISECOND * 100)
 
 typedef struct {
@@ -147,7 +147,7 @@ workers_for (const Batch *batch)
   unsigned wanted = batch->verify->options->threads;
   if (wanted == 0)
     wanted = g_get_num_processors ();
-  return CLAMP ((unsigned) (batch->items->len / TAKE), 1, wanted);
+  return CLAMP (batch->items->len / TAKE, 1, wanted);
 }
 
 static bool

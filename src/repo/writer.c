@@ -131,6 +131,14 @@ writer_pack_begun (RepoWriter *writer)
 }
 
 void
+writer_pack_joined (RepoWriter *writer)
+{
+  g_mutex_lock (&writer->lock);
+  writer->open_packs--;
+  g_mutex_unlock (&writer->lock);
+}
+
+void
 writer_pack_given_up (RepoWriter *writer)
 {
   atomic_store (&writer->broken, true);
@@ -268,6 +276,14 @@ repo_writer_commit (RepoWriter *writer, const Manifest *manifest, TmkError **err
   const RepoConfig *config = repo_config (writer->repo);
   g_autofree char *name = g_strconcat ("points/", manifest->id, NULL);
   g_autofree char *json = manifest_format (manifest);
+  /* A point that nobody could read would be worse than none. */
+  g_autoptr (TmkError) unreadable = NULL;
+  g_autoptr (Manifest) again = manifest_parse (json, strlen (json), &unreadable);
+  if (again == NULL) {
+    error_set (errp, DOMAIN, TMK_ERR_INTERNAL, 0, "the new point would be unreadable: %s",
+               tmk_error_message (unreadable));
+    return false;
+  }
   if (!writer_check (writer, errp) || !repo_writer_publish_index (writer, errp)
       || !check_sound (writer, manifest, errp) || !lease_check (writer->lease, errp)
       || !record_publish (repo_store (writer->repo), name, OBJECT_POINT, config->codec,

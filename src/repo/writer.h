@@ -57,6 +57,11 @@ bool repo_writer_is_damaged (RepoWriter *writer, const ObjectId *id);
 /* Finishes the pack that is being filled, durably. The packer may be used further. */
 bool repo_packer_finish (RepoPacker *packer, TmkError **errp);
 
+/* The same for all packers of a session, by one thread while no other uses them. Small packs, of
+ * which nothing was written yet, go into the first that there is: a small backup is not to leave a
+ * pack for each of them. */
+bool repo_packer_finish_all (RepoPacker *const *packers, size_t n, TmkError **errp);
+
 /* Everything that finished packs hold is made known in the index, durably. */
 bool repo_writer_publish_index (RepoWriter *writer, TmkError **errp);
 

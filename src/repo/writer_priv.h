@@ -40,8 +40,9 @@ bool writer_claim (RepoWriter *writer, const ObjectId *id, bool *mine, TmkError 
 /* Nothing can be committed any more, because of `why`, which everybody is told from now on. */
 void writer_break (RepoWriter *writer, const TmkError *why);
 
-/* A pack was begun; was given up, with what it held. */
+/* A pack was begun; became part of another one; was given up, with what it held. */
 void writer_pack_begun (RepoWriter *writer);
+void writer_pack_joined (RepoWriter *writer);
 void writer_pack_given_up (RepoWriter *writer);
 
 /* A pack was published, with `n` entries in `table`, as it stands in the pack. Publishes the index

@@ -147,6 +147,11 @@ def test_keys_and_plan(lab: Lab) -> None:
     assert auto["base_point"] == document["point"], auto
     text = lab.tidemark("disks", "--qmp", vm.address, env={"TIDEMARK_REPO": repo.path}).out
     assert f"next backup  incremental, 192.0 KiB to read: {auto['reason']}\n" in text, text
+    # One that the environment names and that is not there keeps nobody from seeing the disks.
+    gone = lab.path("gone")
+    said = lab.tidemark("disks", "--qmp", vm.address, env={"TIDEMARK_REPO": gone})
+    assert "warning" in said.err and gone in said.err and said.out.startswith("vda"), said
+    assert gone in lab.tidemark("disks", "--qmp", vm.address, "-r", gone, rc=1).err
     plan = lab.tidemark("backup", "--qmp", vm.address, "-r", repo.path, "--dry-run")
     assert plan.out == f"vda  incremental   192.0 KiB  {auto['reason']}\n" and not plan.err, plan
     made = lab.tidemark("backup", "--qmp", vm.address, "-r", repo.path)

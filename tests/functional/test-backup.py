@@ -33,6 +33,7 @@ def test_full_then_incremental(lab: Lab) -> None:
     vm.writer(vm["vda"]).write(9 * M + 512, 512, 7)
     vm.writer(vm["vda"]).zero(20 * M, 4 * CHUNK)
     dirty = {name: dirty_bytes(vm, name, first.report["checkpoint"]) for name in ("vda", "vdb")}
+    packs = lab.tidemark_json("stats", "-r", repo.path)["packs"]
     second = repo.backup(vm, rc=0)
     assert second.modes == {"vda": "incremental", "vdb": "incremental"}
     vda, vdb = second.disk("vda"), second.disk("vdb")
@@ -40,6 +41,8 @@ def test_full_then_incremental(lab: Lab) -> None:
     assert vdb["read"] == dirty["vdb"] == 0, vdb
     assert 0 < vda["new"] <= 4 * CHUNK and vda["stored"] > 0, vda
     assert vdb["new"] == vdb["stored"] == 0, vdb
+    after = lab.tidemark_json("stats", "-r", repo.path)["packs"]
+    assert after == packs + 1, "a small backup is one pack"
     repo.assert_tidy(vm)
     repo.check_all()
     assert repo.verify()["damaged"] == 0
@@ -225,6 +228,57 @@ def test_while_the_guest_writes(lab: Lab) -> None:
             images.append(image)
         guest.check_cut(images)
     assert {disk["mode"] for disk in report["disks"]} == {"incremental"}
+
+
+def flip(path: str, offset: int) -> None:
+    os.chmod(path, 0o600)
+    with open(path, "r+b") as file:
+        file.seek(offset)
+        byte = file.read(1)
+        file.seek(offset)
+        file.write(bytes([byte[0] ^ 0x10]))
+
+
+def packs(repo: Repository) -> list[str]:
+    """The packs' paths, the smallest first."""
+    found = [os.path.join(folder, name) for folder, _, names in os.walk(f"{repo.path}/packs")
+             for name in names]
+    return sorted(found, key=os.path.getsize)
+
+
+@test
+def test_damage_is_healed(lab: Lab) -> None:
+    """Chunks that were found damaged are stored anew by the next backup that meets them, which
+    makes the old points whole, too."""
+    vm = lab.vm([lab.disk("vda", "8M")])
+    repo = Repository(lab)
+    vm.writer(vm["vda"]).write_random(0, 3 * M, lab.rng)
+    repo.backup(vm)
+    largest = packs(repo)[-1]
+    flip(largest, os.path.getsize(largest) // 2)
+    repo.run("restore", repo.points[0].id, "--disk", "vda", "--to", lab.path("damaged.raw"), rc=4)
+    assert not os.path.exists(lab.path("damaged.raw"))
+    assert "vda" in repo.run("verify", rc=4).out
+    healed = repo.backup(vm, "--mode", "full")
+    assert healed.disk("vda")["new"] == CHUNK, healed.report
+    assert repo.verify(healed.id)["damaged"] == 0
+    repo.check_all()
+
+
+@test
+def test_a_damaged_tree_is_not_built_upon(lab: Lab) -> None:
+    vm = lab.vm([lab.disk("vda", "8M")])
+    repo = Repository(lab)
+    vm.writer(vm["vda"]).write_random(0, 3 * M, lab.rng)
+    repo.backup(vm)
+    smallest = packs(repo)[0]
+    flip(smallest, 200)
+    vm.writer(vm["vda"]).write(5 * M, CHUNK, 3)
+    point = repo.backup(vm, rc=3)
+    assert point.modes == {"vda": "full"} and "damaged" in point.disk("vda")["reason"]
+    assert repo.verify(point.id)["damaged"] == 0
+    repo.check(point)
+    assert repo.backup(vm, rc=0).modes == {"vda": "incremental"}
 
 
 @test

@@ -11,7 +11,12 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
-from lab import Lab, Model, Vm
+from lab import Disk, Lab, Model, Vm
+
+
+def image_options(disks: list[Disk]) -> list[str]:
+    """How the program is told of powered-off disks."""
+    return [f"--image={disk.name}={disk.path},format={disk.fmt}" for disk in disks]
 
 
 @dataclass
@@ -27,6 +32,16 @@ class Point:
 
     def disk(self, name: str) -> dict:
         return next(disk for disk in self.report["disks"] if disk["name"] == name)
+
+
+def check_words(err: str, *words: str) -> None:
+    """One error with one hint, the last things that are said, and these words in them."""
+    lines = err.rstrip("\n").splitlines()
+    at = [n for n, line in enumerate(lines) if line.startswith("tidemark: error: ")]
+    assert len(at) == 1, err
+    assert [line for line in lines[at[0]:] if line.startswith("hint: ")] == lines[-1:], err
+    for word in words:
+        assert word in "\n".join(lines[at[0]:]), f"'{word}' not in: {err}"
 
 
 class Repository:
@@ -54,9 +69,21 @@ class Repository:
     def backup(self, vm: Vm, *options: object, rc: int | tuple[int, ...] = (0, 3),
                env: dict | None = None) -> Point:
         """A backup of a machine that stands still; its disks' models are what it must contain."""
-        report = self.lab.tidemark_json("backup", "--qmp", vm.address, "-r", self.path, *options,
-                                        rc=rc, env=env)
-        models = {disk["name"]: vm[disk["name"]].model.snapshot() for disk in report["disks"]}
+        return self.backup_of(["--qmp", vm.address], {disk.name: disk.model for disk in vm.disks},
+                              *options, rc=rc, env=env)
+
+    def backup_images(self, disks: list[Disk], *options: object, rc: int | tuple[int, ...] = (0, 3),
+                      env: dict | None = None) -> Point:
+        """The same of disks that are powered off."""
+        return self.backup_of(image_options(disks), {disk.name: disk.model for disk in disks},
+                              *options, rc=rc, env=env)
+
+    def backup_of(self, domain: list[str], models: dict[str, Model], *options: object,
+                  rc: int | tuple[int, ...] = (0, 3), env: dict | None = None) -> Point:
+        """A backup of the domain that these options name, with the models of its disks."""
+        report = self.lab.tidemark_json("backup", *domain, "-r", self.path, *options, rc=rc,
+                                        env=env)
+        models = {disk["name"]: models[disk["name"]].snapshot() for disk in report["disks"]}
         point = Point(report["point"], report, models)
         self.points.append(point)
         return point

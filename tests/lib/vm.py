@@ -159,6 +159,13 @@ class Vm:
         self.quit()
         return self.start()
 
+    def wait_end(self, timeout: float) -> None:
+        """Waits until the guest has powered off."""
+        assert self._process
+        rc = self._process.wait(timeout)
+        self._gone()
+        assert rc == 0, f"QEMU ended with {rc}; see {self._log}"
+
     def close(self) -> None:
         """Ends QEMU if it still runs."""
         self.kill()

@@ -93,7 +93,8 @@ static void
 test_empty (void)
 {
   uint64_t size;
-  g_autofree unsigned char *data = make_index (NULL, 0, &size);
+  ObjectId none;
+  g_autofree unsigned char *data = make_index (&none, 0, &size);
   IndexView view;
   IndexEntry entry;
   TmkError *err = NULL;

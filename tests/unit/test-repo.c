@@ -384,6 +384,68 @@ test_claims (void)
   g_assert_cmpuint (count_in (repo_store (repo), "points"), ==, 0);
 }
 
+/* What a reader would refuse is not published. */
+static void
+test_unreadable_point (void)
+{
+  g_autoptr (Repo) repo = new_repo (NULL, obj_store_new_memory ());
+  g_autoptr (RepoWriter) writer = repo_writer_new (repo, NULL);
+  g_autoptr (Manifest) manifest = new_manifest ("0000000000000001");
+  g_free (manifest->domain);
+  manifest->domain = g_strdup ("");
+  TmkError *err = NULL;
+  g_assert_false (repo_writer_commit (writer, manifest, &err));
+  assert_code (&err, TMK_ERR_INTERNAL);
+  g_assert_cmpuint (count_in (repo_store (repo), "points"), ==, 0);
+}
+
+/* Small packs are finished as one, large ones as they are; everything is found, and what the packs
+ * say of themselves suffices to find it again. */
+static void
+test_finish_all (void)
+{
+  enum { N = 4, BIG = 60 };
+  g_autoptr (Repo) repo = new_repo (NULL, obj_store_new_memory ());
+  g_autoptr (RepoWriter) writer = repo_writer_new (repo, NULL);
+  RepoPacker *packers[N];
+  unsigned n, packs = 0;
+  for (unsigned i = 0; i < N; i++)
+    packers[i] = repo_packer_new (writer, NULL);
+  for (unsigned round = 0; round < 3; round++) {
+    /* The second one has nothing in the first round; in the last one the third has more than a
+     * buffer, and so have the small ones together. */
+    unsigned at = round * 200;
+    g_assert_true (store_chunks (packers[0], at, round == 2 ? 20 : 5, &n, NULL));
+    if (round > 0)
+      g_assert_true (store_chunks (packers[1], at + 50, round == 2 ? 20 : 5, &n, NULL));
+    g_assert_true (store_chunks (packers[2], at + 100, round == 2 ? BIG : 1, &n, NULL));
+    g_assert_true (store_chunks (packers[3], at + 50, 7, &n, NULL));
+    g_assert_true (repo_packer_finish_all (packers, N, NULL));
+    packs += round == 2 ? 2 : 1;
+    g_assert_cmpuint (count_in (repo_store (repo), "packs"), ==, packs);
+    g_assert_cmpuint (writer->open_packs, ==, 0);
+  }
+  g_autoptr (Manifest) manifest = new_manifest ("0000000000000001");
+  g_assert_true (repo_writer_commit (writer, manifest, NULL));
+  for (unsigned i = 0; i < N; i++)
+    repo_packer_free (packers[i]);
+  /* Once by the index, once by the packs' own tables, in another process's eyes. */
+  for (unsigned again = 0; again < 2; again++) {
+    g_autoptr (Repo) other = repo_open (obj_store_share_memory (repo_store (repo)), NULL);
+    g_autoptr (GPtrArray) index = names_in (repo_store (repo), "index", NULL);
+    for (guint i = 0; again == 1 && i < index->len; i++)
+      damage (repo_store (repo), index->pdata[i], 20);
+    g_assert_true (repo_rebuild_index (other, NULL));
+    assert_reads (other, 0, 5);
+    assert_reads (other, 50, 7);
+    assert_reads (other, 200, 5);
+    assert_reads (other, 250, 7);
+    assert_reads (other, 400, 20);
+    assert_reads (other, 450, 20);
+    assert_reads (other, 500, BIG);
+  }
+}
+
 /* A root that was not stored makes no point. */
 static void
 test_root_missing (void)
@@ -485,6 +547,34 @@ test_damage (void)
   g_assert_true (repo_note_damage (repo, ids, 1, NULL));
   g_assert_true (repo_has (repo, &ids[0], &found, NULL) && !found);
   g_assert_true (read_chunk (reader, 5, NULL));
+}
+
+/* A record that is sound, but of something else than its id says: who verifies finds it, and once
+ * it is noted everybody does. */
+static void
+test_wrong_id (void)
+{
+  g_autoptr (Repo) repo = new_repo (NULL, obj_store_new_memory ());
+  g_autoptr (RepoWriter) writer = repo_writer_new (repo, NULL);
+  g_autoptr (RepoPacker) packer = repo_packer_new (writer, NULL);
+  g_autofree unsigned char *chunk = g_malloc (CHUNK);
+  ObjectId id;
+  uint32_t stored;
+  size_t length;
+  TmkError *err = NULL;
+  fill_chunk (1, chunk);
+  chunk_id (2, &id);
+  g_assert_true (repo_packer_store (packer, OBJECT_CHUNK, &id, chunk, CHUNK, &stored, NULL));
+  g_assert_true (repo_packer_finish (packer, NULL));
+  g_assert_true (repo_writer_publish_index (writer, NULL));
+  g_autoptr (RepoReader) believing = repo_reader_new (repo, false);
+  g_autoptr (RepoReader) verifying = repo_reader_new (repo, true);
+  g_assert_true (repo_reader_read (believing, &id, OBJECT_CHUNK, chunk, CHUNK, &length, NULL));
+  g_assert_false (repo_reader_read (verifying, &id, OBJECT_CHUNK, chunk, CHUNK, &length, &err));
+  assert_code (&err, TMK_ERR_DAMAGED);
+  g_assert_true (repo_note_damage (repo, &id, 1, NULL));
+  g_assert_false (repo_reader_read (believing, &id, OBJECT_CHUNK, chunk, CHUNK, &length, &err));
+  assert_code (&err, TMK_ERR_DAMAGED);
 }
 
 static void
@@ -694,9 +784,12 @@ main (int argc, char **argv)
   g_test_add_func ("/repo/objects", test_objects);
   g_test_add_func ("/repo/threads", test_threads);
   g_test_add_func ("/repo/claims", test_claims);
+  g_test_add_func ("/repo/unreadable-point", test_unreadable_point);
+  g_test_add_func ("/repo/finish-all", test_finish_all);
   g_test_add_func ("/repo/root-missing", test_root_missing);
   g_test_add_func ("/repo/lease", test_lease);
   g_test_add_func ("/repo/damage", test_damage);
+  g_test_add_func ("/repo/wrong-id", test_wrong_id);
   g_test_add_data_func ("/repo/lost-pack/gone", NULL, test_lost_pack);
   g_test_add_data_func ("/repo/lost-pack/cut", GINT_TO_POINTER (1), test_lost_pack);
   g_test_add_func ("/repo/two-copies", test_two_copies);

@@ -8,7 +8,7 @@
  */
 #include "hv/qmp/checkpoints.h"
 #include "hv/qmp/job.h"
-#include "hv/qmp/luks.h"
+#include "hv/qmp/image.h"
 #include "hv/qmp/own_socket.h"
 #include "hv/qmp/pull.h"
 #include "hv/qmp/server.h"
@@ -56,7 +56,8 @@ warn_about (const JobPlan *plan, const TmkBeginOptions *options)
              " copied to their scratch images first, and those exported");
   for (guint i = 0; i < plan->def->disks->len; i++) {
     const BackupDisk *disk = g_ptr_array_index (plan->def->disks, i);
-    if (disk->backup && disk->store->seclabels != NULL && disk->store->seclabels->len > 0)
+    if (disk->backup && disk->store != NULL && disk->store->seclabels != NULL
+        && disk->store->seclabels->len > 0)
       hv_warn (options, "disk '%s': <seclabel> is kept in the definition but not applied",
                disk->name);
   }
@@ -110,7 +111,7 @@ complete_checkpoint (JobPlan *plan, GPtrArray *known)
     if (plan->def->pull || entry == NULL || !entry->covered || disk->target_type != STORAGE_FILE)
       continue;
     entry->target = g_strdup (disk->target);
-    entry->target_format = g_strdup (luks_driver_of (disk)); /* what opens it as a backing file */
+    entry->target_format = g_strdup (image_driver_of (disk)); /* what opens it as a backing file */
   }
 }
 
@@ -173,8 +174,9 @@ begin_steps (QmpMachine *machine, const JobPlan *plan, const TmkBeginOptions *op
              json_t *record, TmkError **errp)
 {
   if (!own_socket_make_folder (machine, plan, errp)
-      || (!options->reuse_external && !make_files (machine, plan, record, errp))
-      || !targets_open (machine, plan, options, errp)
+      || (!plan->direct
+          && ((!options->reuse_external && !make_files (machine, plan, record, errp))
+              || !targets_open (machine, plan, options, errp)))
       || !start (machine, plan, options, record, errp))
     return false;
   record_set_phase (record, "running");
@@ -208,6 +210,7 @@ make_plan (QmpMachine *machine, const TmkBackupDef *def, const TmkCheckpointDef 
     .known = known,
     .reuse_external = options->reuse_external,
     .compress = options->compress,
+    .powered_off = machine->place->powered_off,
   };
   return job_plan_new (&input, errp);
 }
@@ -237,7 +240,7 @@ begin_entered (QmpMachine *machine, const TmkBackupDef *def, const TmkCheckpoint
   }
   if (plan == NULL || !tls_plan (plan, options, errp)
       || (plan->def->pull && !check_pull (machine, plan, errp))
-      || !targets_check (plan, machine->disks, options, errp))
+      || (!plan->direct && !targets_check (plan, machine->disks, options, errp)))
     return false;
   warn_about (plan, options);
   complete_checkpoint (plan, known);
@@ -261,9 +264,18 @@ machine_begin (TmkDomain *domain, const TmkBackupDef *def, const TmkCheckpointDe
                const TmkBeginOptions *options, TmkError **errp)
 {
   QmpMachine *machine = (QmpMachine *) domain;
-  if (!machine_enter (machine, ENTER_LIVE, errp))
+  if (machine->place->powered_off && options->agent != NULL) {
+    error_set (errp, DOMAIN, TMK_ERR_UNSUPPORTED, 0,
+               "there is no guest whose file systems could be frozen: the disks are powered off");
+    error_hint (errp, "leave --quiesce and --agent out");
     return false;
-  bool ok = begin_entered (machine, def, checkpoint, options, errp);
+  }
+  machine->outlives = options->owner == NULL;
+  bool ok = machine_enter (machine, checkpoint != NULL ? ENTER_CHANGE : ENTER_LIVE, errp);
+  machine->outlives = false;
+  if (!ok)
+    return false;
+  ok = begin_entered (machine, def, checkpoint, options, errp);
   machine_leave (machine);
   return ok;
 }

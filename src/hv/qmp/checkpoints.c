@@ -394,7 +394,7 @@ machine_checkpoint_create (TmkDomain *domain, const TmkCheckpointDef *given, uns
 {
   QmpMachine *machine = (QmpMachine *) domain;
   g_autoptr (TmkCheckpointDef) def = tmk_checkpoint_def_copy (given);
-  if (!machine_enter (machine, ENTER_LIVE, errp))
+  if (!machine_enter (machine, ENTER_CHANGE, errp))
     return false;
   bool ok = checkpoints_refuse_running_job (machine, errp);
   if (ok)

@@ -10,30 +10,15 @@
 
 #include <string.h>
 
-/* HMP's qemu-io changes that one option and keeps all others, of nodes too that QEMU made itself;
- * blockdev-reopen would have to be told every one anew, and they cannot be asked for. Whether it
- * worked shows in what is done next. */
-static void
-reopen (QmpMachine *machine, const char *node, bool writable)
-{
-  g_autofree char *line
-      = g_strdup_printf ("qemu-io %s \"reopen %s\"", node, writable ? "-w" : "-r");
-  (void) qmp_run (machine->client, "human-monitor-command",
-                  json_pack ("{s:s}", "command-line", line), NULL);
-}
-
 /* An image below the active one is open read-only: it is opened for writing for a moment. If it
  * stays writable, nothing is lost: nobody writes to it. */
 static bool
-remove_below (QmpMachine *machine, const DiskImage *image, const char *name, TmkError **errp)
+remove_below (QmpMachine *machine, const QmpDisk *disk, const DiskImage *image, const char *name,
+              TmkError **errp)
 {
-  if (image->file_read_only)
-    reopen (machine, image->file_node, true);
-  reopen (machine, image->node, true);
+  machine->place->reopen (machine, disk, image, true);
   bool ok = qmp_bitmap_remove (machine->client, image->node, name, errp);
-  reopen (machine, image->node, false);
-  if (image->file_read_only)
-    reopen (machine, image->file_node, false);
+  machine->place->reopen (machine, disk, image, false);
   return ok;
 }
 
@@ -45,7 +30,7 @@ remove_bitmap (QmpMachine *machine, const QmpDisk *disk, const char *name, TmkEr
     if (disk_image_bitmap (image, name) == NULL)
       continue;
     bool ok = image->read_only && i > 0
-                  ? remove_below (machine, image, name, errp)
+                  ? remove_below (machine, disk, image, name, errp)
                   : qmp_bitmap_remove (machine->client, image->node, name, errp);
     if (!ok) {
       error_prefix (errp, "disk '%s': cannot remove bitmap '%s' from '%s'", disk->name, name,
@@ -126,7 +111,7 @@ bool
 machine_checkpoint_delete (TmkDomain *domain, const char *name, bool children, TmkError **errp)
 {
   QmpMachine *machine = (QmpMachine *) domain;
-  if (!machine_enter (machine, ENTER_LIVE, errp))
+  if (!machine_enter (machine, ENTER_CHANGE, errp))
     return false;
   bool ok = delete_entered (machine, name, children, errp);
   machine_leave (machine);
@@ -191,7 +176,7 @@ machine_checkpoint_delete_from (TmkDomain *domain, const char *name, const char 
                                 TmkError **errp)
 {
   QmpMachine *machine = (QmpMachine *) domain;
-  if (!machine_enter (machine, ENTER_LIVE, errp))
+  if (!machine_enter (machine, ENTER_CHANGE, errp))
     return false;
   bool ok = delete_from_entered (machine, name, disks, errp);
   machine_leave (machine);

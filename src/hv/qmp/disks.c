@@ -93,12 +93,10 @@ stores_bitmaps (const json_t *node, const json_t *image)
 }
 
 static DiskImage *
-read_image (const json_t *stats, const json_t *node, GHashTable *nodes)
+read_image (const json_t *node, const char *file_node, const json_t *file)
 {
   DiskImage *image = g_new0 (DiskImage, 1);
   const json_t *info = json_object_get (node, "image");
-  const char *file_node = jsonx_string (json_object_get (stats, "parent"), "node-name");
-  const json_t *file = file_node != NULL ? g_hash_table_lookup (nodes, file_node) : NULL;
 
   image->node = g_strdup (jsonx_string (node, "node-name"));
   image->driver = g_strdup (jsonx_string (node, "drv"));
@@ -120,8 +118,10 @@ read_chain (GPtrArray *chain, const json_t *stats, GHashTable *nodes)
   for (int depth = 0; json_is_object (stats) && depth < MAX_CHAIN; depth++) {
     const char *name = jsonx_string (stats, "node-name");
     const json_t *node = name != NULL ? g_hash_table_lookup (nodes, name) : NULL;
+    const char *file_node = jsonx_string (json_object_get (stats, "parent"), "node-name");
+    const json_t *file = file_node != NULL ? g_hash_table_lookup (nodes, file_node) : NULL;
     if (node != NULL && !is_filter (stats))
-      g_ptr_array_add (chain, read_image (stats, node, nodes));
+      g_ptr_array_add (chain, read_image (node, file_node, file));
     stats = json_object_get (stats, "backing");
   }
 }
@@ -390,6 +390,32 @@ stats_of (const json_t *blockstats, const json_t *block)
 }
 
 GPtrArray *
+qmp_disks_array_new (void)
+{
+  return g_ptr_array_new_with_free_func (qmp_disk_free);
+}
+
+QmpDisk *
+qmp_disk_new_powered_off (const char *name)
+{
+  QmpDisk *disk = g_new0 (QmpDisk, 1);
+  disk->name = g_strdup (name);
+  disk->chain = g_ptr_array_new_with_free_func (disk_image_free);
+  disk->powered_off = true;
+  return disk;
+}
+
+DiskImage *
+qmp_disk_add_image (QmpDisk *disk, const json_t *node, const json_t *file)
+{
+  DiskImage *image = read_image (node, jsonx_string (file, "node-name"), file);
+  if (disk->chain->len == 0)
+    disk->root_node = g_strdup (image->node);
+  g_ptr_array_add (disk->chain, image);
+  return image;
+}
+
+GPtrArray *
 qmp_disks_new (json_t *block, json_t *blockstats, json_t *node_list, TmkError **errp)
 {
   if (!json_is_array (block) || !json_is_array (blockstats) || !json_is_array (node_list)) {
@@ -404,7 +430,7 @@ qmp_disks_new (json_t *block, json_t *blockstats, json_t *node_list, TmkError **
     if (name != NULL)
       g_hash_table_insert (nodes, (gpointer) name, entry);
   }
-  GPtrArray *disks = g_ptr_array_new_with_free_func (qmp_disk_free);
+  GPtrArray *disks = qmp_disks_array_new ();
   json_array_foreach (block, i, entry) {
     if (jsonx_string (entry, "qdev") == NULL && json_object_get (entry, "inserted") == NULL)
       continue; /* a drive that no device uses */
@@ -442,6 +468,8 @@ qmp_disks_find_node (GPtrArray *disks, const char *node)
 const char *
 qmp_disk_why_not (const QmpDisk *disk)
 {
+  if (disk->powered_off)
+    return NULL;
   if (disk->empty)
     return "the drive is empty";
   if (disk->firmware)

@@ -40,11 +40,20 @@ typedef struct {
   char *root_node; /* what the device is on: the active image, or a filter above it; or NULL */
   char *io_status; /* "ok", "nospace", "failed", or NULL */
   bool read_only, removable, empty, temporary, firmware, iothread;
-  GPtrArray *chain; /* of DiskImage*, active image first; empty for an empty drive */
+  bool powered_off;          /* there is no device, and it may be open read-only */
+  const char *no_checkpoint; /* why it can have none, as a clause; static, or NULL */
+  GPtrArray *chain;          /* of DiskImage*, active image first; empty for an empty drive */
 } QmpDisk;
 
 /* All disks in QEMU's order, each with a name of its own. Free with g_ptr_array_unref(). */
 GPtrArray *qmp_disks_new (json_t *block, json_t *blockstats, json_t *nodes, TmkError **errp);
+
+/* A disk that is powered off, its chain still empty. To be freed with an array of
+ * qmp_disks_array_new(). */
+QmpDisk *qmp_disk_new_powered_off (const char *name);
+/* Appends the image that is `node` on the protocol node `file`, rows of query-named-block-nodes. */
+DiskImage *qmp_disk_add_image (QmpDisk *disk, const json_t *node, const json_t *file);
+GPtrArray *qmp_disks_array_new (void);
 
 /* Gives the disks the targets that `domain` has for them, found by device id (alias) and then by
  * the active image's path. Names stay unique. */

@@ -73,8 +73,8 @@ end_running_pull (QmpMachine *machine, json_t *record, TmkError **errp)
   broken = job_changed_disk (machine, record);
   if (broken == NULL)
     broken = lost_scratch (record);
-  if (broken == NULL && !jsonx_bool (record, "staged") && !pull_probe (machine, record, &broken)
-      && tmk_error_code (broken) != TMK_ERR_IO) {
+  if (broken == NULL && !jsonx_bool (record, "staged") && !jsonx_bool (record, "direct")
+      && !pull_probe (machine, record, &broken) && tmk_error_code (broken) != TMK_ERR_IO) {
     error_propagate (errp, g_steal_pointer (&broken));
     return false;
   }

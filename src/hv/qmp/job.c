@@ -185,7 +185,9 @@ look_at_exported (QmpMachine *machine, json_t *record, JobCounts *counts, TmkErr
 {
   const char *socket = jsonx_string (record, "socket");
   json_object_set_new (record, "clients", json_integer (server_clients (machine, socket)));
-  if (!scratch_look (machine, record, &counts->missing, errp))
+  bool direct = jsonx_bool (record, "direct");
+  if (direct ? !pull_look_direct (machine, record, &counts->missing, errp)
+             : !scratch_look (machine, record, &counts->missing, errp))
     return false;
   counts->running = (unsigned) json_array_size (json_object_get (record, "disks"));
   counts->running -= MIN (counts->missing, counts->running);

@@ -16,7 +16,8 @@
 
 /* --- which QEMU ------------------------------------------------------------------------------ */
 
-/* Field 22 of /proc/PID/stat, the process's start in clock ticks since boot; NULL if it is gone. */
+/* Field 22 of /proc/PID/stat, the process's start in clock ticks since boot; NULL if it is gone.
+ * One that has ended and is only not yet waited for is gone. */
 static char *
 process_start (long pid)
 {
@@ -27,9 +28,16 @@ process_start (long pid)
   if (tail == NULL)
     return NULL;
   g_auto (GStrv) fields = g_strsplit (tail + 1, " ", 0);
-  if (g_strv_length (fields) < 21)
+  if (g_strv_length (fields) < 21 || g_str_equal (fields[1], "Z") || g_str_equal (fields[1], "X"))
     return NULL;
   return g_strdup (fields[20]);
+}
+
+char *
+machine_process (long pid)
+{
+  g_autofree char *start = process_start (pid);
+  return start != NULL ? g_strdup_printf ("%ld:%s", pid, start) : NULL;
 }
 
 char *
@@ -40,8 +48,7 @@ machine_instance (QmpMachine *machine)
   gid_t gid;
   if (machine->client == NULL || !qmp_client_peer (machine->client, &pid, &uid, &gid) || pid <= 0)
     return NULL;
-  g_autofree char *start = process_start (pid);
-  return start != NULL ? g_strdup_printf ("%ld:%s", (long) pid, start) : NULL;
+  return machine_process ((long) pid);
 }
 
 bool
@@ -74,8 +81,9 @@ identify (QmpMachine *machine, char **key, TmkError **errp)
 
 /* --- entering -------------------------------------------------------------------------------- */
 
-bool
-machine_refresh (QmpMachine *machine, TmkError **errp)
+/* The disks of a virtual machine that runs. */
+static GPtrArray *
+running_disks (QmpMachine *machine, TmkError **errp)
 {
   g_autoptr (json_t) batch = json_array ();
   qmp_batch_add (batch, "query-block", NULL);
@@ -83,13 +91,20 @@ machine_refresh (QmpMachine *machine, TmkError **errp)
   qmp_batch_add (batch, "query-named-block-nodes", NULL);
   g_autoptr (json_t) said = qmp_execute_all (machine->client, batch, NULL, errp);
   if (said == NULL)
-    return false;
+    return NULL;
   GPtrArray *disks = qmp_disks_new (json_array_get (said, 0), json_array_get (said, 1),
                                     json_array_get (said, 2), errp);
+  if (disks != NULL && machine->given != NULL)
+    qmp_disks_apply_names (disks, machine->given);
+  return disks;
+}
+
+bool
+machine_refresh (QmpMachine *machine, TmkError **errp)
+{
+  GPtrArray *disks = machine->place->disks (machine, errp);
   if (disks == NULL)
     return false;
-  if (machine->given != NULL)
-    qmp_disks_apply_names (disks, machine->given);
   g_clear_pointer (&machine->disks, g_ptr_array_unref);
   machine->disks = disks;
   tmk_domain_def_free (machine->def);
@@ -106,10 +121,13 @@ may_ask (QmpMachine *machine, TmkError **errp)
 }
 
 static bool
-enter_live (QmpMachine *machine, EnterMode mode, TmkError **errp)
+connect_running (QmpMachine *machine, EnterMode mode, TmkError **errp)
 {
+  (void) mode; /* QEMU has its images open as it has them */
   g_autofree char *key = NULL;
-  if (!identify (machine, &key, errp))
+  QmpOptions options = { .greeting_timeout_ms = machine->monitor_timeout_ms };
+  machine->client = qmp_client_open (machine->address, &options, errp);
+  if (machine->client == NULL || !identify (machine, &key, errp))
     return false;
   if (g_strcmp0 (key, machine->key) != 0) {
     if (machine->state != NULL)
@@ -121,10 +139,20 @@ enter_live (QmpMachine *machine, EnterMode mode, TmkError **errp)
     g_free (machine->key);
     machine->key = g_steal_pointer (&key);
   }
+  return true;
+}
+
+static bool
+enter_live (QmpMachine *machine, EnterMode mode, TmkError **errp)
+{
+  if (!machine->place->connect (machine, mode, errp))
+    return false;
   if (mode == ENTER_LOOK)
     return true;
-  return may_ask (machine, errp) && machine_refresh (machine, errp)
-         && job_do_pending (machine, errp);
+  if (!may_ask (machine, errp) || !machine_refresh (machine, errp))
+    return false;
+  /* Images that are powered off may be open read-only. */
+  return (machine->place->powered_off && mode != ENTER_CHANGE) || job_do_pending (machine, errp);
 }
 
 /* The lock comes before the monitor, so that processes of ours never meet 'monitor busy'. The key
@@ -153,14 +181,13 @@ machine_enter (QmpMachine *machine, EnterMode mode, TmkError **errp)
     machine->entered = false;
     return false;
   }
-  QmpOptions options = { .greeting_timeout_ms = machine->monitor_timeout_ms };
   g_autoptr (TmkError) err = NULL;
-  machine->client = qmp_client_open (machine->address, &options, &err);
-  if (machine->client != NULL && enter_live (machine, mode, &err))
+  if (enter_live (machine, mode, &err))
     return true;
   g_clear_pointer (&machine->client, qmp_client_free);
   bool gone = tmk_error_code (err) == TMK_ERR_GONE || tmk_error_code (err) == TMK_ERR_NOT_FOUND;
-  if (mode != ENTER_LIVE && gone && machine->state != NULL) {
+  bool may_be_gone = mode == ENTER_LOOK || (mode == ENTER_GONE_TOO && !machine->place->powered_off);
+  if (may_be_gone && gone && machine->state != NULL) {
     g_clear_pointer (&machine->disks, g_ptr_array_unref);
     return true;
   }
@@ -305,6 +332,7 @@ show_disk (HvArena *arena, const QmpDisk *disk, const char *folder)
   info->firmware = disk->firmware;
   info->iothread = disk->iothread;
   info->why_not = qmp_disk_why_not (disk);
+  info->no_checkpoint = hv_arena_string (arena, disk->no_checkpoint);
   info->eligible = info->why_not == NULL;
   info->chain = disk->chain->len;
   show_images (arena, disk, folder, info);
@@ -347,6 +375,8 @@ machine_free (TmkDomain *domain)
   QmpMachine *machine = (QmpMachine *) domain;
   if (machine->entered)
     machine_leave (machine);
+  if (machine->place->leave_for_good != NULL)
+    machine->place->leave_for_good (machine);
   g_free (machine->address);
   g_free (machine->root);
   g_free (machine->key);
@@ -364,7 +394,7 @@ machine_def (TmkDomain *domain)
 {
   QmpMachine *machine = (QmpMachine *) domain;
   /* Where that fails there is nothing to tell of. */
-  if (machine->def == NULL && machine_enter (machine, ENTER_GONE_TOO, NULL))
+  if (machine->def == NULL && machine_enter (machine, ENTER_LIVE, NULL))
     machine_leave (machine);
   if (machine->def == NULL)
     machine->def = domain_def_new ();
@@ -409,23 +439,58 @@ static const HvDriver qmp_driver = {
   .reserve = machine_reserve,
 };
 
-TmkDomain *
-tmk_domain_open_qmp (const char *addr, const TmkDomainOptions *options, TmkError **errp)
+/* HMP's qemu-io changes that one option and keeps all others, of nodes too that QEMU made itself;
+ * blockdev-reopen would have to be told every one anew, and they cannot be asked for. */
+static void
+reopen_node (QmpMachine *machine, const char *node, bool writable)
 {
-  static const TmkDomainOptions none;
-  if (options == NULL)
-    options = &none;
+  g_autofree char *line
+      = g_strdup_printf ("qemu-io %s \"reopen %s\"", node, writable ? "-w" : "-r");
+  (void) qmp_run (machine->client, "human-monitor-command",
+                  json_pack ("{s:s}", "command-line", line), NULL);
+}
+
+static void
+reopen_running (QmpMachine *machine, const QmpDisk *disk, const DiskImage *image, bool writable)
+{
+  (void) disk;
+  if (image->file_read_only && writable)
+    reopen_node (machine, image->file_node, true);
+  reopen_node (machine, image->node, writable);
+  if (image->file_read_only && !writable)
+    reopen_node (machine, image->file_node, false);
+}
+
+static const QmpPlace running_place = {
+  .connect = connect_running,
+  .disks = running_disks,
+  .reopen = reopen_running,
+};
+
+QmpMachine *
+machine_new (const QmpPlace *place, char *address, const TmkDomainOptions *options)
+{
   QmpMachine *machine = g_new0 (QmpMachine, 1);
-  g_autoptr (TmkDomain) domain = &machine->base;
   machine->base.driver = &qmp_driver;
-  machine->address = qmp_address_normalize (addr, errp);
-  if (machine->address == NULL)
-    return NULL;
+  machine->place = place;
+  machine->address = address;
   machine->root
       = options->state_dir != NULL ? g_strdup (options->state_dir) : state_default_root ();
   machine->monitor_timeout_ms = options->monitor_timeout_ms;
   if (options->domain != NULL)
     machine->given = domain_def_copy (options->domain);
+  return machine;
+}
+
+TmkDomain *
+tmk_domain_open_qmp (const char *addr, const TmkDomainOptions *options, TmkError **errp)
+{
+  static const TmkDomainOptions none;
+  char *address = qmp_address_normalize (addr, errp);
+  if (address == NULL)
+    return NULL;
+  QmpMachine *machine = machine_new (&running_place, address, options != NULL ? options : &none);
+  g_autoptr (TmkDomain) domain = &machine->base;
   if (!machine_enter (machine, ENTER_LOOK, errp))
     return NULL;
   machine_leave (machine);

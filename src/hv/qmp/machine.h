@@ -14,10 +14,38 @@
 #include "hv/state.h"
 #include "qmp/client.h"
 
+typedef struct QmpMachine QmpMachine;
+
+typedef enum {
+  ENTER_LIVE,     /* QEMU must answer */
+  ENTER_CHANGE,   /* the same, and images or bitmaps are going to be changed */
+  ENTER_GONE_TOO, /* or have left a state behind */
+  ENTER_LOOK,     /* the same, and QEMU is not asked for its disks */
+} EnterMode;
+
+/* Where the disks are open: in a virtual machine that runs, or, powered off, in a daemon of ours.
+ */
 typedef struct {
+  /* Nothing writes to the disks but us, there is no guest to hold still, and what stands for a
+   * disk is its top image: there are no devices. */
+  bool powered_off;
+  /* Sets machine->client, and key, name, uuid and the locked state where they were not known. */
+  bool (*connect) (QmpMachine *machine, EnterMode mode, TmkError **errp);
+  /* Of QmpDisk*, each with its final name. */
+  GPtrArray *(*disks) (QmpMachine *machine, TmkError **errp);
+  /* Opens `image`, one below the active image of `disk`, for writing, or read-only again. Whether
+   * it worked shows in what is done next. */
+  void (*reopen) (QmpMachine *machine, const QmpDisk *disk, const DiskImage *image, bool writable);
+  /* Lets go of what belongs to the place; the machine is being freed. May be NULL. */
+  void (*leave_for_good) (QmpMachine *machine);
+} QmpPlace;
+
+struct QmpMachine {
   TmkDomain base;
 
   /* fixed */
+  const QmpPlace *place;
+  void *place_data;
   char *address; /* normalized */
   char *root;    /* the state folder */
   unsigned monitor_timeout_ms;
@@ -36,13 +64,11 @@ typedef struct {
   /* for the speed shown in a status: the last look */
   gint64 seen_at_us;
   guint64 seen_done;
-} QmpMachine;
+  bool outlives; /* what is being begun goes on when this process has ended */
+};
 
-typedef enum {
-  ENTER_LIVE,     /* QEMU must answer */
-  ENTER_GONE_TOO, /* or have left a state behind */
-  ENTER_LOOK,     /* the same, and QEMU is not asked for its disks */
-} EnterMode;
+/* The machine as a domain that is in `place`, with what `options` say; `address` is stolen. */
+QmpMachine *machine_new (const QmpPlace *place, char *address, const TmkDomainOptions *options);
 
 bool machine_enter (QmpMachine *machine, EnterMode mode, TmkError **errp);
 void machine_leave (QmpMachine *machine);
@@ -59,6 +85,9 @@ char *machine_instance (QmpMachine *machine);
 
 /* Is the run of QEMU that machine_instance() named still there? False where it cannot be told. */
 bool machine_instance_lives (const char *instance);
+
+/* "PID:START" of process `pid`, or NULL where it has ended. Free with g_free(). */
+char *machine_process (long pid);
 
 /* Does an iothread serve the device at `qom_path` (NULL: no)? */
 bool machine_in_iothread (QmpMachine *machine, const char *qom_path);

@@ -13,8 +13,8 @@
 
 /* Not the state folder: QEMU may be another user, who cannot pass through it, and a socket's path
  * has at most 107 bytes. */
-static const char *
-base_folder (void)
+const char *
+own_socket_base_folder (void)
 {
   const char *runtime = g_getenv ("XDG_RUNTIME_DIR");
   if (geteuid () == 0)
@@ -29,7 +29,7 @@ own_socket_choose (JobPlan *plan)
 {
   if (!plan->def->pull || plan->def->server != NULL)
     return;
-  plan->socket_folder = g_strdup_printf ("%s/tidemark-%s", base_folder (), plan->run);
+  plan->socket_folder = g_strdup_printf ("%s/tidemark-%s", own_socket_base_folder (), plan->run);
   BackupServer *server = g_new0 (BackupServer, 1);
   server->transport = BACKUP_SERVER_UNIX;
   server->tls = -1;

@@ -10,6 +10,9 @@
 #include "hv/qmp/machine.h"
 #include "hv/qmp/plan.h"
 
+/* Where folders of sockets are made. A static string, or the environment's. */
+const char *own_socket_base_folder (void);
+
 /* Fills in the definition's server, and plan->socket_folder, where it names none. */
 void own_socket_choose (JobPlan *plan);
 

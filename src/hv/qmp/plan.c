@@ -132,6 +132,10 @@ plan_checkpoint_bitmaps (GPtrArray *disks, TmkCheckpointDef *def, GPtrArray *kno
       continue;
     QmpDisk *disk = qmp_disks_find (disks, entry->name);
     g_assert (disk != NULL); /* aligned with the same disks */
+    if (disk->no_checkpoint != NULL) {
+      entry->covered = FALSE;
+      continue;
+    }
     PlanBitmap *bitmap = plan_bitmap (disk, entry, errp);
     if (bitmap == NULL)
       return NULL;
@@ -224,7 +228,9 @@ plan_incremental (JobDisk *push, const QmpDisk *disk, const char *name, GPtrArra
     if (part != NULL && (push->granularity == 0 || part->granularity < push->granularity))
       push->granularity = part->granularity;
   }
-  push->estimate = chain->dirty;
+  /* What was discarded is dirty as well, and takes no room but for tables: after an fstrim that may
+   * be most of the disk. */
+  push->estimate = MIN (chain->dirty, push->estimate + chain->dirty / 2048);
   return true;
 }
 
@@ -287,6 +293,20 @@ plan_export (JobDisk *job, const QmpDisk *disk, BackupDisk *entry, const JobPlan
   job->export_id = g_strdup_printf ("tmk-%s-e%u", input->run, number);
 }
 
+/* Nothing writes to the disk, so it is exported as it is, by way of a node that has nothing but the
+ * map of what changed. */
+static void
+plan_direct (JobDisk *job)
+{
+  g_clear_pointer (&job->target, g_free);
+  g_clear_pointer (&job->file_node, g_free);
+  g_clear_pointer (&job->filter_node, g_free);
+  g_clear_pointer (&job->secret, g_free);
+  job->encryption = NULL;
+  g_free (job->format_node);
+  job->format_node = g_strdup (job->snapshot_node);
+}
+
 static bool
 check_scratch (const JobDisk *job, TmkError **errp)
 {
@@ -341,6 +361,10 @@ plan_disk (const JobPlanInput *input, BackupDisk *entry, guint number, TmkError 
   }
   if (input->def->pull)
     plan_export (push, disk, entry, input, number);
+  if (input->def->pull && input->powered_off) {
+    plan_direct (push);
+    return push;
+  }
   if (input->def->pull ? !check_scratch (push, errp) : !check_target (push, input, errp)) {
     job_disk_free (push);
     return NULL;
@@ -398,6 +422,7 @@ job_plan_new (const JobPlanInput *input, TmkError **errp)
   g_autoptr (JobPlan) plan = g_new0 (JobPlan, 1);
   plan->run = g_strdup (input->run);
   plan->def = tmk_backup_def_copy (input->def);
+  plan->direct = input->powered_off && input->def->pull;
   plan->disks = g_ptr_array_new_with_free_func (job_disk_free);
   if (!tmk_backup_def_align (plan->def, input->domain, input->suffix, errp))
     return NULL;
@@ -408,6 +433,11 @@ job_plan_new (const JobPlanInput *input, TmkError **errp)
     JobDisk *disk = plan_disk (input, entry, plan->disks->len, errp);
     if (disk == NULL)
       return NULL;
+    if (plan->direct) {
+      g_clear_pointer (&entry->store, storage_def_free);
+      g_ptr_array_add (plan->disks, disk);
+      continue;
+    }
     /* The store was not said to be anything: now it is known, and shown. */
     if (entry->store->format == NULL)
       entry->store->format = g_strdup (disk->format);
@@ -418,7 +448,8 @@ job_plan_new (const JobPlanInput *input, TmkError **errp)
     error_hint (errp, "'tidemark disks' shows which disks can be backed up");
     return NULL;
   }
-  if (!check_targets_differ (plan, errp) || (plan->def->pull && !check_exports_differ (plan, errp)))
+  if ((!plan->direct && !check_targets_differ (plan, errp))
+      || (plan->def->pull && !check_exports_differ (plan, errp)))
     return NULL;
   if (input->checkpoint != NULL) {
     plan->checkpoint = tmk_checkpoint_def_copy (input->checkpoint);

@@ -54,6 +54,7 @@ typedef struct {
   GPtrArray *disks;             /* of JobDisk*: those that take part */
   GPtrArray *bitmaps;           /* of PlanBitmap*: the new checkpoint's */
   bool staged;                  /* see hv/qmp/staging.h */
+  bool direct;                  /* a pull of disks that are powered off: there is no scratch */
   /* Pull, see hv/qmp/tls.h: the id of the credentials and where QEMU reads them. NULL: plain. */
   char *tls, *tls_folder;
   bool tls_psk;             /* pre-shared keys, not certificates */
@@ -74,6 +75,7 @@ typedef struct {
   const TmkCheckpointDef *checkpoint; /* or NULL */
   GPtrArray *known;                   /* of TmkCheckpointDef*: checkpoints described in the state */
   bool reuse_external, compress;
+  bool powered_off;
 } JobPlanInput;
 
 /* Makes a plan. The copied definition in it shows all that was chosen. */

@@ -87,18 +87,22 @@ add_export (DiskBatch *batch, QmpMachine *machine, const JobPlan *plan, const Jo
   disk_batch_add (batch, disk, "block-export-add", options);
 }
 
+/* The new checkpoint, and what changed since the one before. */
+static bool
+take_bitmaps (QmpMachine *machine, const JobPlan *plan, TmkError **errp)
+{
+  json_t *actions = job_plan_pull_actions (plan, false);
+  if (json_array_size (actions) > 0)
+    return qmp_transaction (machine->client, actions, errp);
+  json_decref (actions);
+  return true;
+}
+
 /* What must happen while the guest stands still: all filters in, and the bitmaps of the instant. */
 static bool
 insert_filters (QmpMachine *machine, const JobPlan *plan, TmkError **errp)
 {
-  if (!for_all_disks (machine, plan, insert_filter, errp))
-    return false;
-  json_t *actions = job_plan_pull_actions (plan, false);
-  if (json_array_size (actions) == 0) {
-    json_decref (actions);
-    return true;
-  }
-  return qmp_transaction (machine->client, actions, errp);
+  return for_all_disks (machine, plan, insert_filter, errp) && take_bitmaps (machine, plan, errp);
 }
 
 static bool
@@ -115,10 +119,43 @@ take_instant (QmpMachine *machine, const JobPlan *plan, json_t *record, TmkError
   return ok && resumed;
 }
 
+/* Of disks that are powered off: any moment is the instant. */
+static void
+add_view (DiskBatch *batch, QmpMachine *machine, const JobPlan *plan, const JobDisk *disk)
+{
+  disk_batch_add (batch, disk, "blockdev-add",
+                  json_pack ("{s:s, s:s, s:s, s:b}", "driver", "raw", "node-name",
+                             disk->snapshot_node, "file", disk->node, "read-only", 1));
+}
+
+static bool
+start_direct (QmpMachine *machine, const JobPlan *plan, json_t *record, TmkError **errp)
+{
+  if (!tls_start (machine, plan, errp) || !for_all_disks (machine, plan, add_view, errp)
+      || !take_bitmaps (machine, plan, errp) || !server_start (machine, plan, errp))
+    return false;
+  record_set_server_started (record);
+  return for_all_disks (machine, plan, add_export, errp);
+}
+
+bool
+pull_look_direct (QmpMachine *machine, json_t *record, unsigned *missing, TmkError **errp)
+{
+  g_autoptr (json_t) exports = qmp_execute (machine->client, "query-block-exports", NULL, errp);
+  size_t i;
+  json_t *disk;
+  *missing = 0;
+  json_array_foreach (json_object_get (record, "disks"), i, disk)
+    *missing += jsonx_find (exports, "node-name", jsonx_string (disk, "snapshot")) == NULL;
+  return exports != NULL;
+}
+
 bool
 pull_start (QmpMachine *machine, const JobPlan *plan, const TmkBeginOptions *options,
             json_t *record, TmkError **errp)
 {
+  if (plan->direct)
+    return start_direct (machine, plan, record, errp);
   if (!tls_start (machine, plan, errp))
     return false;
   if (!for_all_disks (machine, plan, add_filter, errp))

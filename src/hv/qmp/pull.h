@@ -18,6 +18,9 @@
 bool pull_start (QmpMachine *machine, const JobPlan *plan, const TmkBeginOptions *options,
                  json_t *record, TmkError **errp);
 
+/* Of a pull of disks that are powered off: how many are not exported any more. */
+bool pull_look_direct (QmpMachine *machine, json_t *record, unsigned *missing, TmkError **errp);
+
 /* Is every disk's snapshot whole? False with TMK_ERR_IO and what broke. Not while there are
  * exports: the probe changes the graph, for which QEMU waits until all requests are done, with the
  * guest standing still: a client that takes no answers would freeze both (and QEMU 10 can lock up

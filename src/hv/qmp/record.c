@@ -80,7 +80,7 @@ undo_log (const JobPlan *plan, bool with_files, const char *pidfile)
   json_t *log = json_array ();
   if (plan->socket_folder != NULL)
     json_array_append_new (log, undo_folder (plan->socket_folder));
-  for (guint i = 0; i < plan->disks->len; i++) {
+  for (guint i = 0; !plan->direct && i < plan->disks->len; i++) {
     const JobDisk *disk = g_ptr_array_index (plan->disks, i);
     if (with_files && disk->target_type == STORAGE_FILE)
       json_array_append_new (log, undo_file (disk->target, 0, 0, plan->def->pull));
@@ -94,7 +94,7 @@ undo_log (const JobPlan *plan, bool with_files, const char *pidfile)
     json_array_append_new (log, undo_node (disk->format_node));
     json_array_append_new (log, undo_job (create));
   }
-  if (plan->def->pull && !plan->staged)
+  if (plan->def->pull && !plan->staged && !plan->direct)
     append_filters (log, plan);
   for (guint i = 0; i < plan->bitmaps->len; i++) {
     const PlanBitmap *bitmap = g_ptr_array_index (plan->bitmaps, i);
@@ -132,6 +132,7 @@ record_new (QmpMachine *machine, const JobPlan *plan, const char *owner, bool ma
   json_object_set_new (record, "pull", json_boolean (plan->def->pull));
   json_object_set_new (record, "socket", jsonx_string_or_null (plan->socket));
   json_object_set_new (record, "staged", json_boolean (plan->staged));
+  json_object_set_new (record, "direct", json_boolean (plan->direct));
   json_object_set_new (record, "pidfile", jsonx_string_or_null (pidfile));
   json_object_set_new (record, "address", jsonx_string_or_null (machine->address));
   json_object_set_new (record, "instance", jsonx_string_or_null (instance));

@@ -105,7 +105,7 @@ set_does_not_answer (const json_t *record, guint number, TmkError **errp)
 bool
 scratch_answers (const json_t *record, TmkError **errp)
 {
-  if (!jsonx_bool (record, "pull"))
+  if (!jsonx_bool (record, "pull") || jsonx_bool (record, "direct"))
     return true;
   g_autoptr (GArray) all = ask_in_time (record, errp);
   if (all == NULL)

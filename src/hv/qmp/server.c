@@ -128,7 +128,8 @@ server_check (QmpMachine *machine, JobPlan *plan, TmkError **errp)
     plan->socket = g_strdup (server->socket);
     return check_socket (server->socket, errp);
   }
-  return (plan->staged || plan_relay (machine, plan, errp)) && check_port (server, errp);
+  return (plan->staged || plan->direct || plan_relay (machine, plan, errp))
+         && check_port (server, errp);
 }
 
 /* --- starting and stopping ------------------------------------------------------------------- */

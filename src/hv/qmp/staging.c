@@ -232,8 +232,8 @@ option_of (const char *pid, const char *option)
 
 /* The process of our daemon, 0: none. By its command line: a file may be lost, or name a process
  * that is another today. */
-static pid_t
-daemon_of (const char *pidfile)
+pid_t
+staging_daemon_of (const char *pidfile)
 {
   const char *name;
   g_autoptr (GDir) dir = g_dir_open ("/proc", 0, NULL);
@@ -248,7 +248,7 @@ daemon_of (const char *pidfile)
 char *
 staging_daemon_socket (const char *pidfile)
 {
-  g_autofree char *pid = g_strdup_printf ("%ld", (long) daemon_of (pidfile));
+  g_autofree char *pid = g_strdup_printf ("%ld", (long) staging_daemon_of (pidfile));
   g_autofree char *server = option_of (pid, "--nbd-server");
   g_autoptr (json_t) options = server != NULL ? json_loads (server, 0, NULL) : NULL;
   return g_strdup (jsonx_string (json_object_get (options, "addr"), "path"));
@@ -257,14 +257,14 @@ staging_daemon_socket (const char *pidfile)
 bool
 staging_daemon_lives (const char *pidfile)
 {
-  return daemon_of (pidfile) != 0;
+  return staging_daemon_of (pidfile) != 0;
 }
 
 bool
 staging_end_daemon (const char *pidfile, const char *socket, TmkError **errp)
 {
   gint64 begun = g_get_monotonic_time ();
-  for (pid_t pid = daemon_of (pidfile); pid != 0; pid = daemon_of (pidfile)) {
+  for (pid_t pid = staging_daemon_of (pidfile); pid != 0; pid = staging_daemon_of (pidfile)) {
     gint64 waited = g_get_monotonic_time () - begun;
     if (kill (pid, waited > END_TIMEOUT_US / 2 ? SIGKILL : SIGTERM) != 0 && errno != ESRCH) {
       error_set_errno (errp, DOMAIN, errno, "cannot end '%s' (process %ld)", DAEMON, (long) pid);

@@ -26,6 +26,9 @@ bool staging_start (QmpMachine *machine, const JobPlan *plan, const TmkBeginOpti
 /* The copies are complete: takes them from QEMU and starts the daemon. `record` changes. */
 bool staging_export (QmpMachine *machine, json_t *record, TmkError **errp);
 
+/* The process of the daemon that was told to write `pidfile`, 0: there is none. */
+pid_t staging_daemon_of (const char *pidfile);
+
 /* Is the daemon there that was told to write `pidfile`? */
 bool staging_daemon_lives (const char *pidfile);
 

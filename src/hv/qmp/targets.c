@@ -3,9 +3,10 @@
 #include "hv/qmp/targets.h"
 
 #include "hv/qmp/disk_batch.h"
-#include "hv/qmp/luks.h"
+#include "hv/qmp/image.h"
 #include "hv/secrets.h"
 #include "qmp/commands.h"
+#include "qmp/schema.h"
 #include "util/fsx.h"
 
 #include <errno.h>
@@ -321,7 +322,7 @@ backing_name (const JobDisk *disk)
 static json_t *
 create_options (const JobDisk *disk, const TmkBeginOptions *options)
 {
-  const char *driver = luks_driver_of (disk);
+  const char *driver = image_driver_of (disk);
   json_t *create = json_pack ("{s:s, s:s, s:I}", "driver", driver, "file", disk->file_node, "size",
                               (json_int_t) disk->size);
   if (g_str_equal (driver, "vpc"))
@@ -341,7 +342,7 @@ create_options (const JobDisk *disk, const TmkBeginOptions *options)
 static json_t *
 open_options (const JobDisk *disk)
 {
-  const char *driver = luks_driver_of (disk);
+  const char *driver = image_driver_of (disk);
   json_t *open_ = json_pack ("{s:s, s:s, s:s}", "driver", driver, "node-name", disk->format_node,
                              "file", disk->file_node);
   if (g_str_equal (driver, "qcow2")) {
@@ -373,7 +374,7 @@ prepare_encrypted (QmpMachine *machine, const JobDisk *disk, const TmkBeginOptio
   bool ok = qmp_object_add_secret (machine->client, disk->secret, data, len, errp);
   if (ok && !options->reuse_external) {
     g_autofree char *name = disk->backing != NULL ? backing_name (disk) : NULL;
-    ok = luks_format (disk, name, bytes, errp);
+    ok = image_format (disk, name, NULL, bytes, errp);
   }
   g_bytes_unref (bytes);
   return ok;
@@ -390,12 +391,29 @@ size_raw_file (const JobDisk *disk, TmkError **errp)
   return false;
 }
 
+/* Must it be there before QEMU has a node for it? Encrypted ones are formatted with their secret.
+ */
+static bool
+is_formatted_outside (QmpMachine *machine, const JobDisk *disk)
+{
+  return disk->secret == NULL && g_str_equal (disk->format, "qcow2")
+         && qmp_has_quirk (qmp_client_version (machine->client), QUIRK_CREATE_ABORT)
+         && image_can_format ();
+}
+
+static bool
+format_outside (const JobDisk *disk, const TmkBeginOptions *options, TmkError **errp)
+{
+  g_autofree char *name = disk->backing != NULL ? backing_name (disk) : NULL;
+  return image_format (disk, name, options->compression_type, NULL, errp);
+}
+
 /* Must QEMU format it? */
 static bool
-needs_format (const JobDisk *disk, const TmkBeginOptions *options)
+needs_format (QmpMachine *machine, const JobDisk *disk, const TmkBeginOptions *options)
 {
   return !options->reuse_external && disk->secret == NULL
-         && !g_str_equal (luks_driver_of (disk), "raw");
+         && !g_str_equal (image_driver_of (disk), "raw") && !is_formatted_outside (machine, disk);
 }
 
 /* The virtual sizes of our own nodes, by which reused images are known to fit. */
@@ -433,9 +451,12 @@ prepare_all (QmpMachine *machine, const JobPlan *plan, const TmkBeginOptions *op
 {
   for (guint i = 0; i < plan->disks->len; i++) {
     const JobDisk *disk = *failed = g_ptr_array_index (plan->disks, i);
-    bool raw_file = g_str_equal (luks_driver_of (disk), "raw") && disk->target_type == STORAGE_FILE;
+    bool raw_file
+        = g_str_equal (image_driver_of (disk), "raw") && disk->target_type == STORAGE_FILE;
     if ((disk->secret != NULL && !prepare_encrypted (machine, disk, options, errp))
-        || (raw_file && !options->reuse_external && !size_raw_file (disk, errp)))
+        || (raw_file && !options->reuse_external && !size_raw_file (disk, errp))
+        || (!options->reuse_external && is_formatted_outside (machine, disk)
+            && !format_outside (disk, options, errp)))
       return false;
   }
   return true;
@@ -464,7 +485,7 @@ format_all (QmpMachine *machine, const JobPlan *plan, const TmkBeginOptions *opt
   for (guint i = 0; i < plan->disks->len; i++) {
     const JobDisk *disk = *failed = g_ptr_array_index (plan->disks, i);
     g_autofree char *job = g_strconcat (disk->job, "-create", NULL);
-    if (needs_format (disk, options)
+    if (needs_format (machine, disk, options)
         && !qmp_blockdev_create (machine->client, job, create_options (disk, options), errp))
       return false;
   }

@@ -4,8 +4,8 @@
  *
  * Files are made by us, empty and exclusively, so that "it exists already" is known without a race
  * and only files of ours are ever removed; QEMU then formats them itself (blockdev-create), which
- * knows every format that it can write; only encrypted ones are not (see hv/qmp/luks.h). They are
- * handed to QEMU's user where that is another.
+ * knows every format that it can write; only where that would harm the guest it is qemu-img that
+ * does (see hv/qmp/image.h). They are handed to QEMU's user where that is another.
  */
 #pragma once
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* hv/qmp/luks.c: see hv/qmp/luks.h. The passphrase goes by an anonymous file on standard input. */
-#include "hv/qmp/luks.h"
+/* hv/qmp/image.c: see hv/qmp/image.h. A passphrase goes by an anonymous file on standard input. */
+#include "hv/qmp/image.h"
 
 #include "util/testpoint.h"
 
@@ -25,7 +25,7 @@
 #define TARGET_PATH "/proc/self/fd/3"
 
 const char *
-luks_driver_of (const JobDisk *disk)
+image_driver_of (const JobDisk *disk)
 {
   return disk->encryption != NULL && g_str_equal (disk->format, "raw") ? "luks" : disk->format;
 }
@@ -43,21 +43,16 @@ add_option (GString *options, const char *prefix, const char *name, const char *
 }
 
 /* `<cipher>` and `<ivgen>` as QEMU's LUKS driver names them. */
-static char *
-make_options (const JobDisk *disk, const char *backing_name)
+static void
+add_encryption (GString *options, const JobDisk *disk)
 {
   const EncryptionDef *encryption = disk->encryption;
   bool in_qcow2 = g_str_equal (disk->format, "qcow2");
   const char *prefix = in_qcow2 ? "encrypt." : "";
   g_autofree char *iter_time = g_strdup_printf ("%d", ITER_TIME_MS);
-  GString *options = g_string_new (NULL);
 
-  if (in_qcow2) {
+  if (in_qcow2)
     add_option (options, prefix, "format", "luks");
-    add_option (options, "", "backing_file", backing_name);
-    if (backing_name != NULL)
-      add_option (options, "", "backing_fmt", disk->backing_format);
-  }
   add_option (options, prefix, "key-secret", "passphrase");
   add_option (options, prefix, "iter-time", iter_time);
   if (encryption->cipher_name != NULL) {
@@ -71,6 +66,21 @@ make_options (const JobDisk *disk, const char *backing_name)
     add_option (options, prefix, "ivgen-alg", encryption->ivgen_name);
     add_option (options, prefix, "ivgen-hash-alg", encryption->ivgen_hash);
   }
+}
+
+static char *
+make_options (const JobDisk *disk, const char *backing_name, const char *compression_type)
+{
+  GString *options = g_string_new (NULL);
+  if (g_str_equal (disk->format, "qcow2")) {
+    add_option (options, "", "compat", "1.1");
+    add_option (options, "", "backing_file", backing_name);
+    if (backing_name != NULL)
+      add_option (options, "", "backing_fmt", disk->backing_format);
+    add_option (options, "", "compression_type", compression_type);
+  }
+  if (disk->encryption != NULL)
+    add_encryption (options, disk);
   return g_string_free (options, FALSE);
 }
 
@@ -113,7 +123,7 @@ run (const char *const *argv, int input, int target, bool *ok, char **said, TmkE
           G_SPAWN_SEARCH_PATH | G_SPAWN_DO_NOT_REAP_CHILD | G_SPAWN_STDOUT_TO_DEV_NULL, NULL, NULL,
           input, -1, -1, &target, &as, 1, &pid, NULL, NULL, &err_fd, &gerror)) {
     error_set (errp, DOMAIN, TMK_ERR_UNSUPPORTED, 0, "cannot format it: %s", gerror->message);
-    error_hint (errp, "encrypted targets are formatted by QEMU's qemu-img: install it");
+    error_hint (errp, "it is QEMU's qemu-img that formats it: install that");
     *said = NULL;
     return false;
   }
@@ -141,38 +151,60 @@ passphrase_file (GBytes *passphrase, TmkError **errp)
 }
 
 bool
-luks_format (const JobDisk *disk, const char *backing_name, GBytes *passphrase, TmkError **errp)
+image_can_format (void)
 {
-  g_autofree char *options = make_options (disk, backing_name);
+  g_autofree char *found = g_find_program_in_path ("qemu-img");
+  return found != NULL;
+}
+
+/* Formats what `target` is open on, with what `input` gives as passphrase (-1: none). */
+static bool
+format (const JobDisk *disk, const char *options, int input, int target, TmkError **errp)
+{
   g_autofree char *size = g_strdup_printf ("%" G_GUINT64_FORMAT, disk->size);
+  g_autoptr (GPtrArray) argv = g_ptr_array_new ();
+  const char *const begin[] = { "qemu-img", "create", "-q", "-u" };
+  const char *const end[]
+      = { "-f", image_driver_of (disk), "-o", options, TARGET_PATH, size, NULL };
   /* -u: the backing file is only named, never opened. */
-  const char *argv[] = { "qemu-img",  "create",
-                         "-q",        "-u",
-                         "--object",  "secret,id=passphrase,file=/dev/stdin",
-                         "-f",        luks_driver_of (disk),
-                         "-o",        options,
-                         TARGET_PATH, size,
-                         NULL };
-  int input = passphrase_file (passphrase, errp);
-  if (input < 0)
-    return false;
-  int target = open (disk->target, O_RDWR | O_CLOEXEC);
-  if (target < 0) {
-    error_set_errno (errp, DOMAIN, errno, "cannot open it");
-    close (input);
-    return false;
+  for (size_t i = 0; i < G_N_ELEMENTS (begin); i++)
+    g_ptr_array_add (argv, (char *) begin[i]);
+  if (input >= 0) {
+    g_ptr_array_add (argv, (char *) "--object");
+    g_ptr_array_add (argv, (char *) "secret,id=passphrase,file=/dev/stdin");
   }
+  for (size_t i = 0; i < G_N_ELEMENTS (end); i++)
+    g_ptr_array_add (argv, (char *) end[i]);
   g_autofree char *said = g_strdup (MEASUREMENT_FAILED);
   bool ran = true, ok = false;
-  testpoint ("luks-format");
   for (int i = 0; i < ATTEMPTS && ran && !ok && strstr (said, MEASUREMENT_FAILED) != NULL; i++) {
     g_free (said);
-    ran = run (argv, input, target, &ok, &said, errp);
+    ran = run ((const char *const *) argv->pdata, input, target, &ok, &said, errp);
   }
-  testpoint ("luks-formatted");
-  close (input);
-  close (target);
   if (ran && !ok)
     error_set (errp, DOMAIN, TMK_ERR_IO, 0, "%s", why_of (said, TARGET_PATH));
+  return ok;
+}
+
+bool
+image_format (const JobDisk *disk, const char *backing_name, const char *compression_type,
+              GBytes *passphrase, TmkError **errp)
+{
+  g_autofree char *options = make_options (disk, backing_name, compression_type);
+  int input = -1;
+  if (passphrase != NULL && (input = passphrase_file (passphrase, errp)) < 0)
+    return false;
+  int target = open (disk->target, O_RDWR | O_CLOEXEC);
+  bool ok = false;
+  if (target < 0) {
+    error_set_errno (errp, DOMAIN, errno, "cannot open it");
+  } else {
+    testpoint ("image-format");
+    ok = format (disk, options, input, target, errp);
+    testpoint ("image-formatted");
+    close (target);
+  }
+  if (input >= 0)
+    close (input);
   return ok;
 }

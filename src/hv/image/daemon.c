@@ -1,0 +1,359 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * hv/image/daemon.c: the qemu-storage-daemon of images: found, started, ended; see
+ * hv/image/images.h.
+ *
+ * What is remembered of it ("images" in the state folder), written before it is started and looked
+ * at only with the domain's lock held:
+ *
+ *   folder     its own, mode 0700, with its monitor "qmp" and "pid"
+ *   address    of which images it is
+ *   writable   are they open for writing?
+ *   owner      the process with which it ends ("PID:START"), null: it has a job that outlives that
+ *
+ * It is found by the path of its pid file on its command line, see staging_daemon_of(); a pid that
+ * was written down may be another process's today.
+ */
+#include "hv/image/images.h"
+
+#include "hv/qmp/own_socket.h"
+#include "hv/qmp/record.h"
+#include "hv/qmp/staging.h"
+#include "qmp/commands.h"
+#include "util/fsx.h"
+#include "util/testpoint.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#define DOMAIN "hv"
+#define DAEMON "qemu-storage-daemon"
+#define START_TIMEOUT_S 30
+#define END_TIMEOUT_S                                                                              \
+  120 /* it may have much to write; killed, it would leave bitmaps of no use                       \
+       */
+#define LOCK_TIMEOUT_MS 30000
+#define FIRST_LOCK_FD 10
+
+static char *
+in_folder (const json_t *doc, const char *name)
+{
+  const char *folder = jsonx_string (doc, "folder");
+  return folder != NULL ? g_build_filename (folder, name, NULL) : g_strdup ("/nonexistent");
+}
+
+static pid_t
+process_of (const json_t *doc)
+{
+  g_autofree char *pidfile = in_folder (doc, "pid");
+  return staging_daemon_of (pidfile);
+}
+
+/* --- ending ---------------------------------------------------------------------------------- */
+
+static void
+reap (Images *images)
+{
+  if (images->child != 0 && waitpid (images->child, NULL, WNOHANG) != 0)
+    images->child = 0;
+}
+
+/* It stores the bitmaps and closes the images. */
+static bool
+stop (QmpMachine *machine, const json_t *doc, TmkError **errp)
+{
+  Images *images = machine->place_data;
+  gint64 deadline = g_get_monotonic_time () + END_TIMEOUT_S * G_USEC_PER_SEC;
+  g_autofree char *socket = in_folder (doc, "qmp");
+  g_autofree char *pidfile = in_folder (doc, "pid");
+  g_autofree char *folder = in_folder (doc, "");
+  bool told = false;
+  for (pid_t pid = process_of (doc); pid != 0; pid = process_of (doc)) {
+    testpoint ("daemon-end");
+    if (!told && kill (pid, SIGTERM) != 0 && errno != ESRCH) {
+      error_set_errno (errp, DOMAIN, errno, "cannot end '%s' (process %ld)", DAEMON, (long) pid);
+      return false;
+    }
+    told = true;
+    if (g_get_monotonic_time () > deadline) {
+      error_set (errp, DOMAIN, TMK_ERR_TIMEOUT, 0, "'%s' (process %ld) does not end", DAEMON,
+                 (long) pid);
+      error_hint (errp, "does the storage of the images answer?");
+      return false;
+    }
+    g_usleep (2000);
+    reap (images);
+  }
+  reap (images);
+  (void) unlink (socket); /* it may have removed them itself */
+  (void) unlink (pidfile);
+  (void) rmdir (folder);
+  return state_remove (machine->state, "images", errp);
+}
+
+/* --- starting -------------------------------------------------------------------------------- */
+
+/* In the daemon, before it runs. `data`: the process that it ends with, or 0. */
+static void
+become_daemon (gpointer data)
+{
+  pid_t parent = GPOINTER_TO_INT (data);
+  (void) setsid (); /* Ctrl-C is for us, who have things to tidy up */
+  if (parent == 0)
+    return;
+  (void) prctl (PR_SET_PDEATHSIG, SIGTERM);
+  if (getppid () != parent)
+    _exit (1); /* it has ended already */
+}
+
+/* Locks on the images that the daemon itself does not protect; it inherits them. */
+static bool
+take_locks (const Images *images, GArray *fds, TmkError **errp)
+{
+  for (guint i = 0; i < images->disks->len; i++) {
+    const ImageDisk *disk = g_ptr_array_index (images->disks, i);
+    if (g_str_equal (disk->format, "qcow2"))
+      continue;
+    TmkError *err = NULL;
+    int fd = image_lock (disk->target, disk->path, &err);
+    if (err != NULL) {
+      error_propagate (errp, err);
+      return false;
+    }
+    if (fd >= 0)
+      g_array_append_val (fds, fd);
+  }
+  return true;
+}
+
+static bool
+spawn (Images *images, const json_t *doc, bool outlives, const GArray *locks, int log,
+       TmkError **errp)
+{
+  g_autofree char *socket = in_folder (doc, "qmp");
+  g_autofree char *pidfile = in_folder (doc, "pid");
+  g_auto (GStrv) parts = g_strsplit (socket, ",", -1);
+  g_autofree char *escaped = g_strjoinv (",,", parts);
+  g_autofree char *chardev = g_strdup_printf ("socket,id=qmp,path=%s,server=on,wait=off", escaped);
+  const char *argv[]
+      = { DAEMON, "--pidfile", pidfile, "--chardev", chardev, "--monitor", "chardev=qmp", NULL };
+  g_autofree int *targets = g_new0 (int, locks->len + 1);
+  for (guint i = 0; i < locks->len; i++)
+    targets[i] = FIRST_LOCK_FD + (int) i;
+  g_autoptr (GError) gerror = NULL;
+  GSpawnFlags flags = G_SPAWN_SEARCH_PATH | G_SPAWN_DO_NOT_REAP_CHILD | G_SPAWN_STDOUT_TO_DEV_NULL;
+  testpoint ("images-daemon");
+  bool ok = g_spawn_async_with_pipes_and_fds ("/", argv, NULL, flags, become_daemon,
+                                              GINT_TO_POINTER (outlives ? 0 : getpid ()), -1, -1,
+                                              log, (const int *) locks->data, targets, locks->len,
+                                              &images->child, NULL, NULL, NULL, &gerror);
+  testpoint ("images-daemon:done");
+  if (ok)
+    return true;
+  images->child = 0;
+  error_set (errp, DOMAIN, TMK_ERR_NOT_FOUND, 0, "cannot run '%s': %s", DAEMON, gerror->message);
+  error_hint (errp, "powered-off disks need it: install it (with QEMU's system packages)");
+  return false;
+}
+
+/* What the daemon had to say, as an error. */
+static void
+set_why_it_ended (int log, TmkError **errp)
+{
+  char said[2048] = "";
+  ssize_t n = pread (log, said, sizeof said - 1, 0);
+  said[MAX (n, 0)] = '\0';
+  g_strchomp (said);
+  error_set (errp, DOMAIN, TMK_ERR_FAILED, 0, "'%s' did not start: %s", DAEMON, said);
+}
+
+static bool
+connect_to (QmpMachine *machine, const json_t *doc, TmkError **errp)
+{
+  QmpOptions options = { .greeting_timeout_ms = machine->monitor_timeout_ms };
+  g_autofree char *socket = in_folder (doc, "qmp");
+  g_autofree char *address = g_strconcat ("unix:", socket, NULL);
+  machine->client = qmp_client_open (address, &options, errp);
+  return machine->client != NULL;
+}
+
+static bool
+wait_for (QmpMachine *machine, const json_t *doc, int log, TmkError **errp)
+{
+  Images *images = machine->place_data;
+  gint64 deadline = g_get_monotonic_time () + START_TIMEOUT_S * G_USEC_PER_SEC;
+  for (;;) {
+    g_autoptr (TmkError) err = NULL;
+    if (connect_to (machine, doc, &err))
+      return true;
+    reap (images);
+    if (images->child == 0) {
+      set_why_it_ended (log, errp);
+      return false;
+    }
+    bool early = tmk_error_code (err) == TMK_ERR_NOT_FOUND || tmk_error_code (err) == TMK_ERR_GONE;
+    if (!early || g_get_monotonic_time () > deadline) {
+      error_propagate (errp, g_steal_pointer (&err));
+      return false;
+    }
+    g_usleep (2000);
+  }
+}
+
+static bool
+run_daemon (QmpMachine *machine, json_t *doc, TmkError **errp)
+{
+  Images *images = machine->place_data;
+  bool writable = jsonx_bool (doc, "writable");
+  g_autoptr (GArray) locks = g_array_new (FALSE, FALSE, sizeof (int));
+  int log = memfd_create ("log", MFD_CLOEXEC);
+  bool ok = take_locks (images, locks, errp)
+            && spawn (images, doc, machine->outlives, locks, log, errp);
+  for (guint i = 0; i < locks->len; i++)
+    close (g_array_index (locks, int, i));
+  ok = ok && wait_for (machine, doc, log, errp);
+  if (log >= 0)
+    close (log);
+  for (guint i = 0; ok && i < images->disks->len; i++)
+    ok = nodes_open (machine, g_ptr_array_index (images->disks, i), writable, errp);
+  return ok;
+}
+
+static bool
+start (QmpMachine *machine, bool writable, TmkError **errp)
+{
+  Images *images = machine->place_data;
+  for (guint i = 0; i < images->disks->len; i++) {
+    ImageDisk *disk = g_ptr_array_index (images->disks, i);
+    struct stat st;
+    if (!image_check_path (disk, disk->path, &st, errp)
+        || !image_choose_format (disk, machine->given, errp))
+      return false;
+  }
+  g_autofree char *folder
+      = g_strdup_printf ("%s/tidemark-images-%08x", own_socket_base_folder (), g_random_int ());
+  g_autofree char *owner = machine_process (getpid ());
+  g_autoptr (json_t) doc = json_pack ("{s:s, s:s, s:b, s:s?}", "folder", folder, "address",
+                                      machine->address, "writable", writable, "owner", owner);
+  if (!state_write (machine->state, "images", doc, errp))
+    return false;
+  bool ok = mkdir (folder, 0700) == 0;
+  if (!ok)
+    error_set_errno (errp, DOMAIN, errno, "cannot make the folder '%s'", folder);
+  if (ok)
+    ok = run_daemon (machine, doc, errp);
+  if (ok && machine->outlives) {
+    json_object_set_new (doc, "owner", json_null ());
+    ok = state_write (machine->state, "images", doc, errp);
+  }
+  if (ok) {
+    g_free (images->folder);
+    images->folder = g_steal_pointer (&folder);
+    return true;
+  }
+  g_clear_pointer (&machine->client, qmp_client_free);
+  (void) stop (machine, doc, NULL); /* why it failed tells more */
+  return false;
+}
+
+/* --- finding --------------------------------------------------------------------------------- */
+
+/* Does a job run in the daemon of `doc`? */
+static bool
+has_job (QmpMachine *machine, const json_t *doc)
+{
+  g_autoptr (json_t) record = state_read (machine->state, "job", NULL);
+  const char *instance = jsonx_string (record, "instance");
+  pid_t pid = process_of (doc);
+  g_autofree char *its = pid != 0 ? machine_process (pid) : NULL;
+  return record != NULL && its != NULL && g_strcmp0 (its, instance) == 0;
+}
+
+static bool
+is_doomed (const json_t *doc)
+{
+  const char *owner = jsonx_string (doc, "owner");
+  return owner != NULL && !machine_instance_lives (owner);
+}
+
+static bool
+is_of_these (const QmpMachine *machine, const json_t *doc)
+{
+  return g_strcmp0 (jsonx_string (doc, "address"), machine->address) == 0;
+}
+
+/* Is it what is needed? */
+static bool
+suits (const QmpMachine *machine, const json_t *doc, EnterMode mode)
+{
+  bool must_write = mode == ENTER_CHANGE || mode == ENTER_GONE_TOO;
+  bool outlives = jsonx_string (doc, "owner") == NULL;
+  return mode == ENTER_LOOK
+         || ((jsonx_bool (doc, "writable") || !must_write) && (outlives || !machine->outlives));
+}
+
+static bool
+attach (QmpMachine *machine, const json_t *doc, TmkError **errp)
+{
+  Images *images = machine->place_data;
+  if (!connect_to (machine, doc, errp))
+    return false;
+  g_free (images->folder);
+  images->folder = g_strdup (jsonx_string (doc, "folder"));
+  return true;
+}
+
+bool
+images_connect (QmpMachine *machine, EnterMode mode, TmkError **errp)
+{
+  g_autoptr (TmkError) err = NULL;
+  reap (machine->place_data);
+  g_autoptr (json_t) doc = state_read (machine->state, "images", &err);
+  if (err != NULL) {
+    error_propagate (errp, g_steal_pointer (&err));
+    return false;
+  }
+  if (doc != NULL && !is_doomed (doc) && process_of (doc) != 0) {
+    bool in_use = has_job (machine, doc);
+    if (in_use && !is_of_these (machine, doc)) {
+      error_set (errp, DOMAIN, TMK_ERR_BUSY, 0, "a job of this domain runs on other images");
+      error_hint (errp, "name the same images as for the job, or end it first");
+      return false;
+    }
+    if (in_use || (is_of_these (machine, doc) && suits (machine, doc, mode)))
+      return attach (machine, doc, errp);
+  }
+  if (mode == ENTER_LOOK) {
+    error_set (errp, DOMAIN, TMK_ERR_GONE, 0, "no daemon serves the images");
+    return false;
+  }
+  bool writable = mode == ENTER_CHANGE || mode == ENTER_GONE_TOO;
+  return (doc == NULL || stop (machine, doc, errp)) && start (machine, writable, errp);
+}
+
+void
+images_leave_for_good (QmpMachine *machine)
+{
+  Images *images = machine->place_data;
+  g_autofree char *self = machine_process (getpid ());
+  /* A daemon that cannot be ended now ends with us. */
+  if (images->folder != NULL && state_lock (machine->state, LOCK_TIMEOUT_MS, NULL)) {
+    g_autoptr (json_t) doc = state_read (machine->state, "images", NULL);
+    g_autoptr (json_t) record = state_read (machine->state, "job", NULL);
+    const char *owner = jsonx_string (doc, "owner");
+    if (doc != NULL && (owner == NULL ? record == NULL : g_strcmp0 (owner, self) == 0))
+      (void) stop (machine, doc, NULL);
+    state_unlock (machine->state);
+  }
+  reap (images);
+  g_ptr_array_unref (images->disks);
+  g_free (images->folder);
+  g_free (images);
+}

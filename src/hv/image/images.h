@@ -1,0 +1,68 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * hv/image/images.h: the disks of a domain that is powered off: the place behind
+ * tmk_domain_open_images().
+ *
+ * A qemu-storage-daemon of ours opens the images, each with its backing chain, and from there on
+ * they are dealt with as those of a virtual machine. It is started when it is needed, read-only as
+ * long as nothing is to be changed, and remembered in the state folder ("images"), so that other
+ * processes find it: all of one domain use the same, in turn. It ends with the process that
+ * started it, whatever ends that; only one with a job that is to outlive its process does not, and
+ * is ended by whoever finds the job gone.
+ *
+ * A node is named after its image's path, so that a name means the same in every daemon.
+ */
+#pragma once
+
+#include "hv/qmp/machine.h"
+
+#include <sys/stat.h>
+
+typedef struct {
+  char *target;
+  char *path;   /* absolute */
+  char *format; /* known when it is opened first; or NULL */
+} ImageDisk;
+
+typedef struct {
+  GPtrArray *disks; /* of ImageDisk* */
+  char *folder;     /* of the daemon that was used last, or NULL */
+  pid_t child;      /* it, where this process started it; else 0 */
+} Images;
+
+/* --- hv/image/format.c ----------------------------------------------------------------------- */
+
+/* Is there a file or a device at `path`, for `disk`, that can be read? */
+bool image_check_path (const ImageDisk *disk, const char *path, struct stat *st, TmkError **errp);
+
+/* What the first bytes of `path` say that it is: a driver's name, "raw" where they say nothing.
+ * NULL where it cannot be read. A static string. */
+const char *image_probe (const char *path, TmkError **errp);
+
+/* Sets the format of `disk`, from `given` (may be NULL) or what is plain to see. What a guest wrote
+ * into a raw image must not decide. */
+bool image_choose_format (ImageDisk *disk, const TmkDomainDef *given, TmkError **errp);
+
+/* --- hv/image/holder.c ----------------------------------------------------------------------- */
+
+/* Says that `path` is in use, and by whom where that can be found. */
+void image_set_in_use (const char *target, const char *path, TmkError **errp);
+
+/* Keeps QEMU's processes from writing to `path` as long as the descriptor returned, or a copy, is
+ * open. -1 with TMK_ERR_BUSY where one does; -1 without an error where there are no such locks. */
+int image_lock (const char *target, const char *path, TmkError **errp);
+
+/* --- hv/image/nodes.c ------------------------------------------------------------------------ */
+
+/* Opens the images of `disk` in the daemon; `writable`: the top one for writing, if that is of any
+ * use. */
+bool nodes_open (QmpMachine *machine, const ImageDisk *disk, bool writable, TmkError **errp);
+
+/* The place's functions; see hv/qmp/machine.h. */
+GPtrArray *nodes_disks (QmpMachine *machine, TmkError **errp);
+void nodes_reopen (QmpMachine *machine, const QmpDisk *disk, const DiskImage *image, bool writable);
+
+/* --- hv/image/daemon.c ----------------------------------------------------------------------- */
+
+bool images_connect (QmpMachine *machine, EnterMode mode, TmkError **errp);
+void images_leave_for_good (QmpMachine *machine);
