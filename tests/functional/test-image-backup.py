@@ -202,7 +202,7 @@ def test_no_machine_starts_meanwhile(lab: Lab) -> None:
                                    "--bandwidth", "2M")
         wait_until(lambda: glob.glob(f"{lab.state}/domains/*/images.json"), 10)
         wait_until(lambda: [one for one in glob.glob(f"{lab.state}/domains/*/job.json")
-                            if '"running"' in open(one, encoding="utf-8").read()], 10)
+                            if '"phase": "running"' in open(one, encoding="utf-8").read()], 10)
         said = lab.tool("qemu-io", "-f", disk.fmt, "-c", "write -P 1 0 64k", disk.path, check=False)
         assert "lock" in said.err + said.out, said
         _, err = child.communicate(timeout=30)
@@ -410,7 +410,7 @@ def test_a_killed_daemon(lab: Lab) -> None:
     child = lab.tidemark_popen(*scene.arguments, "--bandwidth", "2M")
     documents = f"{lab.state}/domains/*/job.json"
     wait_until(lambda: [path for path in glob.glob(documents)
-                        if '"running"' in open(path, encoding="utf-8").read()], 10)
+                        if '"phase": "running"' in open(path, encoding="utf-8").read()], 10)
     [document] = glob.glob(f"{lab.state}/domains/*/images.json")
     with open(document, encoding="utf-8") as text:
         folder = json.load(text)["folder"]

@@ -39,6 +39,7 @@
 #define END_TIMEOUT_S                                                                              \
   120 /* it may have much to write; killed, it would leave bitmaps of no use                       \
        */
+#define LOOKS_PER_SIGNAL 20
 #define LOCK_TIMEOUT_MS 30000
 #define FIRST_LOCK_FD 10
 
@@ -65,7 +66,8 @@ reap (Images *images)
     images->child = 0;
 }
 
-/* It stores the bitmaps and closes the images. */
+/* It stores the bitmaps and closes the images. It is told more than once: a signal that comes just
+ * before the daemon waits for events does not wake it up. */
 static bool
 stop (QmpMachine *machine, const json_t *doc, TmkError **errp)
 {
@@ -74,14 +76,14 @@ stop (QmpMachine *machine, const json_t *doc, TmkError **errp)
   g_autofree char *socket = in_folder (doc, "qmp");
   g_autofree char *pidfile = in_folder (doc, "pid");
   g_autofree char *folder = in_folder (doc, "");
-  bool told = false;
-  for (pid_t pid = process_of (doc); pid != 0; pid = process_of (doc)) {
-    testpoint ("daemon-end");
-    if (!told && kill (pid, SIGTERM) != 0 && errno != ESRCH) {
+  unsigned looks = 0;
+  for (pid_t pid = process_of (doc); pid != 0; pid = process_of (doc), looks++) {
+    if (looks == 0)
+      testpoint ("daemon-end");
+    if (looks % LOOKS_PER_SIGNAL == 0 && kill (pid, SIGTERM) != 0 && errno != ESRCH) {
       error_set_errno (errp, DOMAIN, errno, "cannot end '%s' (process %ld)", DAEMON, (long) pid);
       return false;
     }
-    told = true;
     if (g_get_monotonic_time () > deadline) {
       error_set (errp, DOMAIN, TMK_ERR_TIMEOUT, 0, "'%s' (process %ld) does not end", DAEMON,
                  (long) pid);
