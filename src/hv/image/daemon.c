@@ -40,6 +40,8 @@
   120 /* it may have much to write; killed, it would leave bitmaps of no use                       \
        */
 #define LOOKS_PER_SIGNAL 20
+#define SETTLE_US 10000
+#define ATTEMPTS 3
 #define LOCK_TIMEOUT_MS 30000
 #define FIRST_LOCK_FD 10
 
@@ -186,26 +188,52 @@ connect_to (QmpMachine *machine, const json_t *doc, TmkError **errp)
   return machine->client != NULL;
 }
 
+/* Waits until the daemon answers. Who connects while it is still setting its monitor up can make it
+ * hang for good in accept(), deaf to signals (QEMU 7.2): two of its threads then wait for the one
+ * connection. Its pid file comes behind that; a thread may be late all the same. */
 static bool
 wait_for (QmpMachine *machine, const json_t *doc, int log, TmkError **errp)
 {
   Images *images = machine->place_data;
   gint64 deadline = g_get_monotonic_time () + START_TIMEOUT_S * G_USEC_PER_SEC;
-  for (;;) {
-    g_autoptr (TmkError) err = NULL;
-    if (connect_to (machine, doc, &err))
-      return true;
+  g_autofree char *pidfile = in_folder (doc, "pid");
+  while (access (pidfile, F_OK) != 0 && g_get_monotonic_time () < deadline) {
+    g_usleep (2000);
     reap (images);
     if (images->child == 0) {
       set_why_it_ended (log, errp);
       return false;
     }
-    bool early = tmk_error_code (err) == TMK_ERR_NOT_FOUND || tmk_error_code (err) == TMK_ERR_GONE;
-    if (!early || g_get_monotonic_time () > deadline) {
+  }
+  g_usleep (SETTLE_US);
+  if (connect_to (machine, doc, errp))
+    return true;
+  /* No image is open yet, so nothing can be lost. */
+  if (images->child != 0)
+    (void) kill (images->child, SIGKILL);
+  return false;
+}
+
+static bool
+start_daemon (QmpMachine *machine, const json_t *doc, const GArray *locks, int log, TmkError **errp)
+{
+  Images *images = machine->place_data;
+  for (unsigned attempt = 1;; attempt++) {
+    g_autoptr (TmkError) err = NULL;
+    if (spawn (images, doc, machine->outlives, locks, log, &err)
+        && wait_for (machine, doc, log, &err))
+      return true;
+    bool hangs = tmk_error_code (err) == TMK_ERR_BUSY || tmk_error_code (err) == TMK_ERR_TIMEOUT;
+    if (!hangs || attempt == ATTEMPTS || images->child == 0) {
       error_propagate (errp, g_steal_pointer (&err));
       return false;
     }
-    g_usleep (2000);
+    (void) waitpid (images->child, NULL, 0);
+    images->child = 0;
+    g_autofree char *socket = in_folder (doc, "qmp");
+    g_autofree char *pidfile = in_folder (doc, "pid");
+    (void) unlink (socket);
+    (void) unlink (pidfile);
   }
 }
 
@@ -216,11 +244,9 @@ run_daemon (QmpMachine *machine, json_t *doc, TmkError **errp)
   bool writable = jsonx_bool (doc, "writable");
   g_autoptr (GArray) locks = g_array_new (FALSE, FALSE, sizeof (int));
   int log = memfd_create ("log", MFD_CLOEXEC);
-  bool ok = take_locks (images, locks, errp)
-            && spawn (images, doc, machine->outlives, locks, log, errp);
+  bool ok = take_locks (images, locks, errp) && start_daemon (machine, doc, locks, log, errp);
   for (guint i = 0; i < locks->len; i++)
     close (g_array_index (locks, int, i));
-  ok = ok && wait_for (machine, doc, log, errp);
   if (log >= 0)
     close (log);
   for (guint i = 0; ok && i < images->disks->len; i++)
