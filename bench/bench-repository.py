@@ -14,7 +14,7 @@ In each round everybody makes a full backup into a new repository, those who hav
 of the same, then tidemark increments of 1 % of the disk's clusters at random, then everybody
 restores. Others that use the machine meanwhile are counted, not kept away. Printed are medians: wall seconds, CPU seconds of the client with its children and QEMU, the
 largest resident set of one process; and the medians of each round's ratios beside what is aimed at.
-Everything lies in TMPDIR, by default in memory: seven times --size of it. TIDEMARK names the
+Everything lies in TMPDIR, by default in memory: five times --size of it. TIDEMARK names the
 program, else build/tidemark.
 """
 import argparse

@@ -448,6 +448,7 @@ static void
 set_closed (const QmpClient *client, TmkError **errp)
 {
   error_set (errp, DOMAIN, TMK_ERR_GONE, ENOTCONN, "there is no connection to '%s'", client->addr);
+  error_hint (errp, "check whether QEMU still runs, and its log");
 }
 
 json_t *
@@ -677,8 +678,7 @@ qmp_client_take_event_of (QmpClient *client, const char *name, const char *key, 
     if (event != NULL)
       return event; /* what is wrong, if anything is, will be told when the queue is empty */
     if (client->fd < 0 && err == NULL)
-      error_set (&err, DOMAIN, TMK_ERR_GONE, ENOTCONN, "there is no connection to '%s'",
-                 client->addr);
+      set_closed (client, &err);
   } while (err == NULL && pump (client, deadline, &late, &err));
 
   /* A connection that ended may have brought it as its last word. */

@@ -57,6 +57,27 @@ def test_documents_that_cannot_be(lab: Lab) -> None:
     vm.assert_clean()
 
 
+@test(timeout=90)
+def test_one_of_many_fails(lab: Lab) -> None:
+    """What QEMU had begun for the others, also behind it, is taken back; then all of them work."""
+    disks = [lab.disk(f"vd{letter}", "8M") for letter in "abcdef"]
+    vm = lab.vm(disks, guest=Guest(slots=256))
+    pull = Pull(lab, vm)
+    for disk in disks:
+        lab.create(pull.scratch(disk.name), "8M")
+    bad = pull.scratch("vdc")
+    lab.file(os.path.relpath(bad, lab.dir), "\0" * (8 << 20))
+    parts = [pull_disk(disk.name, pull.scratch(disk.name)) for disk in disks]
+    refused(pull, parts, "disk 'vdc'", bad, options=("--reuse-external",))
+    vm.assert_clean()
+    lab.create(bad, "8M")
+    pull.run(parts, "--reuse-external", checkpoint="c1")
+    lab.tidemark("end", "--qmp", vm.address)
+    vm.assert_clean()
+    assert all("c1" in vm.bitmaps(disk) for disk in disks)
+    assert vm.guest.errors() == 0
+
+
 @test
 def test_compress_is_not_for_a_pull(lab: Lab) -> None:
     vm, pull, vda = one_disk(lab)

@@ -229,6 +229,7 @@ test_no_reply (void)
   g_assert_false (qmp_run (client, "stop", NULL, &err));
   assert_error (&err, TMK_ERR_TIMEOUT, "did not answer 'stop' within 0.3 s");
   g_assert_false (qmp_run (client, "stop", NULL, &err));
+  g_assert_nonnull (tmk_error_hint (err));
   assert_error (&err, TMK_ERR_GONE, "no connection");
   g_assert_null (qmp_client_take_event (client, NULL, 1000, &err));
   assert_error (&err, TMK_ERR_GONE, "no connection");

@@ -290,9 +290,14 @@ pull_probe (QmpMachine *machine, const json_t *record, TmkError **errp)
     g_auto (Probe) probe = probe_of (disk);
     json_array_append_new (ids, json_string (probe.job));
   }
-  if (!start_probes (machine, disks, NULL)
-      && (!forget_probes (machine, disks, errp) || !start_probes (machine, disks, errp)))
-    return false;
+  g_autoptr (TmkError) err = NULL;
+  if (!start_probes (machine, disks, &err)) {
+    bool refused = tmk_error_code (err) != TMK_ERR_GONE && tmk_error_code (err) != TMK_ERR_TIMEOUT;
+    if (!refused)
+      error_propagate (errp, g_steal_pointer (&err));
+    if (!refused || !forget_probes (machine, disks, errp) || !start_probes (machine, disks, errp))
+      return false;
+  }
   g_autoptr (json_t) jobs = qmp_jobs_wait (machine->client, ids, errp);
   return jobs != NULL && qmp_jobs_dismiss (machine->client, ids, errp)
          && end_probes (machine, disks, errp) && check_probes (disks, jobs, errp);

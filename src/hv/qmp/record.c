@@ -85,7 +85,7 @@ undo_log (const JobPlan *plan, bool with_files, const char *pidfile)
     if (with_files && disk->target_type == STORAGE_FILE)
       json_array_append_new (log, undo_file (disk->target, 0, 0, plan->def->pull));
   }
-  for (guint i = 0; i < plan->disks->len; i++) {
+  for (guint i = 0; !plan->direct && i < plan->disks->len; i++) {
     const JobDisk *disk = g_ptr_array_index (plan->disks, i);
     if (disk->secret != NULL)
       json_array_append_new (log, undo_secret (disk->secret));
