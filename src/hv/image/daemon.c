@@ -36,9 +36,8 @@
 #define DOMAIN "hv"
 #define DAEMON "qemu-storage-daemon"
 #define START_TIMEOUT_S 30
-#define END_TIMEOUT_S                                                                              \
-  120 /* it may have much to write; killed, it would leave bitmaps of no use                       \
-       */
+/* It may have much to write; killed, it would leave bitmaps of no use. */
+#define END_TIMEOUT_S 120
 #define LOOKS_PER_SIGNAL 20
 #define SETTLE_US 10000
 #define ATTEMPTS 3
