@@ -63,8 +63,9 @@ bool qmp_run (QmpClient *client, const char *command, json_t *arguments, TmkErro
 void qmp_batch_add (json_t *batch, const char *command, json_t *arguments /* stolen; or NULL */);
 
 /* An array of their results (a new reference), or NULL where one failed: then the first error, and
- * in `*failed` (may be NULL) the number of the command that it is of. All replies have come by then,
- * unless the connection ended. Each has the time for a reply, from when the one before it came. */
+ * in `*failed` (may be NULL) the number of the command that it is of. All replies have come by
+ * then, unless the connection ended. Each has the time for a reply, from when the one before it
+ * came. */
 json_t *qmp_execute_all (QmpClient *client, const json_t *batch, size_t *failed, TmkError **errp);
 
 /* Passes QEMU a copy of the descriptor `fd`, under `name`: until a command uses it up, or closefd.

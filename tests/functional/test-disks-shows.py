@@ -7,7 +7,7 @@ from lab import Lab, action, bitmap_add, main, test
 from push import push
 
 DISK = {"name", "device", "node", "format", "source", "size", "chain", "read_only", "removable",
-        "empty", "iothread", "eligible", "why_not", "checkpoints"}
+        "empty", "iothread", "eligible", "why_not", "no_checkpoint", "checkpoints"}
 BITMAP = {"name", "usable", "why_not", "dirty", "granularity", "persistent", "recording",
           "inconsistent", "busy", "images"}
 
@@ -32,7 +32,8 @@ def test_keys_and_values(lab: Lab) -> None:
     assert row == {"name": "vda", "device": vm.entry(vda)["qdev"], "node": "vda-fmt",
                    "format": "qcow2", "source": vda.path, "size": (8 << 20) + 512, "chain": 1,
                    "read_only": False, "removable": False, "empty": False, "iothread": True,
-                   "eligible": True, "why_not": None, "checkpoints": row["checkpoints"]}, row
+                   "eligible": True, "why_not": None, "no_checkpoint": None,
+                   "checkpoints": row["checkpoints"]}, row
     first, second = sorted(row["checkpoints"], key=lambda one: one["name"])
     assert first == {"name": "c1", "usable": True, "why_not": None, "dirty": 1 << 16,
                      "granularity": 1 << 16, "persistent": True, "recording": True,

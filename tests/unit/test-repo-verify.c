@@ -47,6 +47,14 @@ make_repo (void)
   return repo;
 }
 
+static size_t
+object_size (Repo *repo, const char *name)
+{
+  size_t size;
+  g_free (case_get (repo_store (repo), name, &size));
+  return size;
+}
+
 /* The same objects in a store of its own. */
 static ObjStore *
 copy_store (ObjStore *from)
@@ -307,8 +315,7 @@ test_index_flips (void)
   g_autoptr (GPtrArray) files = case_names (repo_store (whole), "index");
   g_assert_cmpuint (files->len, ==, 2);
   for (guint i = 0; i < files->len; i++) {
-    size_t size;
-    g_autofree unsigned char *data = case_get (repo_store (whole), files->pdata[i], &size);
+    size_t size = object_size (whole, files->pdata[i]);
     for (size_t at = 0; at < size; at++) {
       g_autoptr (Repo) repo = open_repo (copy_store (repo_store (whole)));
       VerifyResult result;
@@ -339,8 +346,7 @@ static void
 test_manifest_and_config_flips (void)
 {
   g_autoptr (Repo) whole = make_repo ();
-  size_t size;
-  g_autofree unsigned char *manifest = case_get (repo_store (whole), "points/" A, &size);
+  size_t size = object_size (whole, "points/" A);
   for (size_t at = 0; at < size; at++) {
     g_autoptr (Repo) repo = open_repo (copy_store (repo_store (whole)));
     VerifyResult result;
@@ -351,7 +357,7 @@ test_manifest_and_config_flips (void)
     g_assert_cmpuint (result.points, ==, 1);
     assert_sound (repo, B);
   }
-  g_autofree unsigned char *config = case_get (repo_store (whole), "config", &size);
+  size = object_size (whole, "config");
   for (size_t at = 0; at < size; at++) {
     ObjStore *store = copy_store (repo_store (whole));
     g_autoptr (TmkError) err = NULL;
