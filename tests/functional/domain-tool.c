@@ -19,6 +19,7 @@ fail (TmkError *err)
 {
   fprintf (stderr, "%s: %s\nhint: %s\n", tmk_error_code_name (tmk_error_code (err)),
            tmk_error_message (err), tmk_error_hint (err));
+  tmk_error_free (err);
   return 1;
 }
 
@@ -31,11 +32,10 @@ begin (TmkDomain *domain, char **argv, int argc)
     return 2;
   TmkBackupDef *def = tmk_backup_def_parse (xml, strlen (xml), argv[0], TMK_XML_INTERNAL, &err);
   TmkCheckpointDef *checkpoint = argc > 1 ? tmk_checkpoint_def_new (argv[1], &err) : NULL;
-  if (err != NULL || !tmk_domain_begin (domain, def, checkpoint, NULL, &err))
-    return fail (err);
+  bool ok = err == NULL && tmk_domain_begin (domain, def, checkpoint, NULL, &err);
   tmk_checkpoint_def_free (checkpoint);
   tmk_backup_def_free (def);
-  return 0;
+  return ok ? 0 : fail (err);
 }
 
 static int
