@@ -116,23 +116,31 @@ become_daemon (gpointer data)
     _exit (1); /* it has ended already */
 }
 
-/* Locks on the images that the daemon itself does not protect; it inherits them. */
+/* Adds to `fds` what keeps others off the image of `disk` where the daemon itself does not. */
+static bool
+keep_image (const ImageDisk *disk, GArray *fds, TmkError **errp)
+{
+  struct stat st;
+  TmkError *err = NULL;
+  bool is_device = stat (disk->path, &st) == 0 && S_ISBLK (st.st_mode);
+  int device = is_device ? image_hold_device (disk->target, disk->path, &err) : -1;
+  if (device >= 0)
+    g_array_append_val (fds, device);
+  bool locks = g_str_equal (disk->format, "qcow2");
+  int lock = err == NULL && !locks ? image_lock (disk->target, disk->path, &err) : -1;
+  if (lock >= 0)
+    g_array_append_val (fds, lock);
+  error_propagate (errp, err);
+  return err == NULL;
+}
+
+/* The daemon inherits them. */
 static bool
 take_locks (const Images *images, GArray *fds, TmkError **errp)
 {
-  for (guint i = 0; i < images->disks->len; i++) {
-    const ImageDisk *disk = g_ptr_array_index (images->disks, i);
-    if (g_str_equal (disk->format, "qcow2"))
-      continue;
-    TmkError *err = NULL;
-    int fd = image_lock (disk->target, disk->path, &err);
-    if (err != NULL) {
-      error_propagate (errp, err);
+  for (guint i = 0; i < images->disks->len; i++)
+    if (!keep_image (g_ptr_array_index (images->disks, i), fds, errp))
       return false;
-    }
-    if (fd >= 0)
-      g_array_append_val (fds, fd);
-  }
   return true;
 }
 
@@ -253,6 +261,15 @@ run_daemon (QmpMachine *machine, json_t *doc, TmkError **errp)
   return ok;
 }
 
+/* Its first half says to which state folder it belongs. */
+static char *
+folder_name (const QmpMachine *machine)
+{
+  g_autofree char *hash = g_compute_checksum_for_string (G_CHECKSUM_SHA256, machine->root, -1);
+  return g_strdup_printf ("%s/tidemark-images-%.8s-%08x", own_socket_base_folder (), hash,
+                          g_random_int ());
+}
+
 static bool
 start (QmpMachine *machine, bool writable, TmkError **errp)
 {
@@ -264,8 +281,7 @@ start (QmpMachine *machine, bool writable, TmkError **errp)
         || !image_choose_format (disk, machine->given, errp))
       return false;
   }
-  g_autofree char *folder
-      = g_strdup_printf ("%s/tidemark-images-%08x", own_socket_base_folder (), g_random_int ());
+  g_autofree char *folder = folder_name (machine);
   g_autofree char *owner = machine_process (getpid ());
   g_autoptr (json_t) doc = json_pack ("{s:s, s:s, s:b, s:s?}", "folder", folder, "address",
                                       machine->address, "writable", writable, "owner", owner);

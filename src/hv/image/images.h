@@ -22,6 +22,7 @@ typedef struct {
   char *target;
   char *path;   /* absolute */
   char *format; /* known when it is opened first; or NULL */
+  char *secret; /* the file with its passphrase; or NULL */
 } ImageDisk;
 
 typedef struct {
@@ -51,6 +52,26 @@ void image_set_in_use (const char *target, const char *path, TmkError **errp);
 /* Keeps QEMU's processes from writing to `path` as long as the descriptor returned, or a copy, is
  * open. -1 with TMK_ERR_BUSY where one does; -1 without an error where there are no such locks. */
 int image_lock (const char *target, const char *path, TmkError **errp);
+
+/* Keeps the block device at `path` from being mounted, or taken otherwise, as long as the
+ * descriptor returned, or a copy, is open. -1 with TMK_ERR_BUSY where it is. */
+int image_hold_device (const char *target, const char *path, TmkError **errp);
+
+/* --- hv/image/crypt.c ------------------------------------------------------------------------ */
+
+/* What the daemon calls the passphrase of the image at `path`, one of those of `disk`; NULL where
+ * that is not encrypted. Free with g_free(). */
+char *crypt_key_name (const ImageDisk *disk, const char *path, const char *format);
+
+/* The same in `*key`, and gives the daemon the passphrase. */
+bool crypt_prepare (QmpMachine *machine, const ImageDisk *disk, const char *path,
+                    const char *format, char **key, TmkError **errp);
+
+/* Adds what opens an image of `driver` with `key` (NULL: nothing). */
+void crypt_add_options (json_t *options, const char *driver, const char *key);
+
+/* Where QEMU `said` that the passphrase is wrong: says so, and returns true. */
+bool crypt_explain (const ImageDisk *disk, const char *path, const char *said, TmkError **errp);
 
 /* --- hv/image/nodes.c ------------------------------------------------------------------------ */
 
