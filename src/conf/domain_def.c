@@ -58,6 +58,7 @@ domain_def_copy (const TmkDomainDef *def)
       const DiskSourceDef *source = g_ptr_array_index (disk->chain, j);
       DiskSourceDef *image = disk_def_add_source (to, source->type, source->path, source->format);
       image->index = source->index;
+      image->luks = source->luks;
       image->data_store_path = g_strdup (source->data_store_path);
     }
   }

@@ -14,6 +14,7 @@ typedef struct {
   char *path;            /* file or device path; for other types a description to show, or NULL */
   char *format;          /* or NULL */
   unsigned index;        /* `<source index=>`, 0: none */
+  gboolean luks;         /* encrypted so; the format is then what lies within, or around */
   char *data_store_path; /* `<dataStore>`: the file holding a qcow2's data, or NULL */
 } DiskSourceDef;
 

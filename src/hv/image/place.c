@@ -21,6 +21,7 @@ image_disk_free (gpointer data)
   g_free (disk->target);
   g_free (disk->path);
   g_free (disk->format);
+  g_free (disk->secret);
   g_free (disk);
 }
 
@@ -50,6 +51,7 @@ add_disk (GPtrArray *disks, const TmkImage *image, TmkError **errp)
   disk->target = g_strdup (image->target);
   disk->path = absolute (image->path);
   disk->format = g_strdup (image->format);
+  disk->secret = image->secret != NULL ? absolute (image->secret) : NULL;
   for (guint i = 0; i < disks->len; i++) {
     const ImageDisk *other = g_ptr_array_index (disks, i);
     bool same_target = g_str_equal (other->target, disk->target);
