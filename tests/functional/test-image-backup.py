@@ -403,27 +403,102 @@ def test_killed_and_started(lab: Lab) -> None:
         repo.check(repo.points[-1])
 
 
-@test
-def test_a_killed_daemon(lab: Lab) -> None:
-    """Costs the backup, and the bitmaps; nothing else."""
-    scene = Scene(lab)
-    lab.writer(scene.disks[0]).write_random(0, SIZE, lab.rng)
-    child = lab.tidemark_popen(*scene.arguments, "--bandwidth", "2M")
-    documents = f"{lab.state}/domains/*/job.json"
-    wait_until(lambda: [path for path in glob.glob(documents)
-                        if '"phase": "running"' in open(path, encoding="utf-8").read()], 10)
+def daemon_of(lab: Lab) -> tuple[str, int]:
+    """The folder and the process of the lab's daemon."""
     [document] = glob.glob(f"{lab.state}/domains/*/images.json")
     with open(document, encoding="utf-8") as text:
         folder = json.load(text)["folder"]
     with open(f"{folder}/pid", encoding="utf-8") as text:
-        os.kill(int(text.read()), signal.SIGKILL)
-    _, err = child.communicate(timeout=60)
-    assert child.returncode == 1 and "hint:" in err, err
-    assert_tidy(lab, scene.disks)
-    assert not os.path.exists(folder)
+        return folder, int(text.read())
+
+
+def wait_until_running(lab: Lab) -> None:
+    wait_until(lambda: [path for path in glob.glob(f"{lab.state}/domains/*/job.json")
+                        if '"phase": "running"' in open(path, encoding="utf-8").read()], 10)
+
+
+@test
+def test_a_killed_daemon(lab: Lab) -> None:
+    """While data is read it costs the backup, and nothing else: the bitmaps are whole in the
+    images, and the next backup is incremental."""
+    scene = Scene(lab)
+    for _ in range(2):
+        lab.writer(scene.disks[0]).write_random(0, SIZE, lab.rng)
+        change(lab, scene.disks)
+        child = lab.tidemark_popen(*scene.arguments, "--bandwidth", "2M")
+        wait_until_running(lab)
+        folder, pid = daemon_of(lab)
+        for disk in scene.disks[:2]:
+            for one in bitmaps(lab, disk.path):
+                assert one["flags"] == ["auto"], one  # not in use, as the file has it
+        os.kill(pid, signal.SIGKILL)
+        _, err = child.communicate(timeout=60)
+        assert child.returncode == 1 and "hint:" in err, err
+        assert not os.path.exists(folder)
+        for disk in scene.disks[:2]:
+            lab.check_image(disk.path)
+        change(lab, scene.disks)
+        scene.prove()
+        assert scene.repo.points[-1].modes == {"vda": "incremental", "vdb": "incremental",
+                                               "vdc": "full"}, scene.repo.points[-1].report
+
+
+@test
+def test_all_killed(lab: Lab) -> None:
+    """The program and its daemon at once, as when the host goes down: the same."""
+    scene = Scene(lab)
+    lab.writer(scene.disks[0]).write_random(0, SIZE, lab.rng)
+    child = lab.tidemark_popen(*scene.arguments, "--bandwidth", "2M")
+    wait_until_running(lab)
+    _, pid = daemon_of(lab)
+    os.kill(child.pid, signal.SIGSTOP)
+    os.kill(pid, signal.SIGKILL)
+    child.kill()
+    child.communicate()
     change(lab, scene.disks)
     scene.prove()
-    assert "inconsistent" in scene.repo.points[-1].disk("vda")["reason"]
+    assert scene.repo.points[-1].modes["vda"] == "incremental", scene.repo.points[-1].report
+
+
+@test
+def test_a_killed_push(lab: Lab) -> None:
+    disk = lab.disk("vda", SIZE)
+    change(lab, [disk], count=20)
+    lab.writer(disk).write_random(0, SIZE, lab.rng)
+    ask = image_options([disk])
+    target = lab.path("push.qcow2")
+    xml = lab.file("push.xml", f"""<domainbackup><disks><disk name='vda' type='file'>
+        <target file='{target}'/></disk></disks></domainbackup>""")
+    names = [lab.file(f"c{n}.xml", f"<domaincheckpoint><name>c{n}</name></domaincheckpoint>")
+             for n in range(2)]
+    lab.tidemark("checkpoint", "create", *ask, "old")
+    change(lab, [disk])
+    lab.tidemark("begin", *ask, xml, names[0], "--bandwidth", "1M")
+    _, pid = daemon_of(lab)
+    os.kill(pid, signal.SIGKILL)
+    wait_until(lambda: lab.tidemark_json("status", *ask)["state"] != "running")
+    lab.tidemark("abort", *ask, check=False)
+    since = lab.file("since.xml", f"""<domainbackup><incremental>old</incremental><disks>
+        <disk name='vda' type='file'><target file='{target}.2'/></disk></disks></domainbackup>""")
+    lab.tidemark("begin", *ask, since, names[1])  # the checkpoint can be used
+    lab.tidemark("wait", *ask)
+    assert_tidy(lab, [disk])
+    assert {one["name"] for one in bitmaps(lab, disk.path)} == {"old", "c1"}
+
+
+@test
+def test_aborted_push(lab: Lab) -> None:
+    """The new checkpoint goes though its image was made read-only."""
+    disk = lab.disk("vda", SIZE)
+    lab.writer(disk).write_random(0, SIZE, lab.rng)
+    ask = image_options([disk])
+    xml = lab.file("push.xml", f"""<domainbackup><disks><disk name='vda' type='file'>
+        <target file='{lab.path("push.qcow2")}'/></disk></disks></domainbackup>""")
+    new = lab.file("c.xml", "<domaincheckpoint><name>c1</name></domaincheckpoint>")
+    lab.tidemark("begin", *ask, xml, new, "--bandwidth", "1M")
+    lab.tidemark("abort", *ask)
+    assert_tidy(lab, [disk])
+    assert bitmaps(lab, disk.path) == []
 
 
 @test
@@ -437,7 +512,9 @@ def test_two_at_once(lab: Lab) -> None:
         lab.tidemark("disks", *image_options(scene.disks))
     said = lab.tidemark(*scene.arguments, rc=1)
     assert "under way" in said.err, said.err
-    said = lab.tidemark("disks", *image_options(scene.disks[:1]), rc=1)  # another domain
+    other = image_options(scene.disks[:1])  # another domain
+    lab.tidemark("disks", *other)
+    said = lab.tidemark("checkpoint", "create", *other, "c1", rc=1)
     assert "in use" in said.err and "qemu-storage" in said.err, said.err
     lab.tidemark("checkpoint", "create", *image_options(scene.disks), "c1", rc=1)
     assert child.poll() is None
@@ -445,6 +522,30 @@ def test_two_at_once(lab: Lab) -> None:
     assert child.returncode == 0, err
     assert_tidy(lab, scene.disks, scene.repo)
     scene.prove()
+
+
+@test(timeout=120)
+def test_a_reader(lab: Lab) -> None:
+    """Who has an image open read-only when a backup ends is waited for; who does not go costs no
+    more than that what was superseded is removed by the next backup."""
+    scene = Scene(lab)
+    for seconds in (3, 60):
+        lab.writer(scene.disks[0]).write_random(0, SIZE, lab.rng)
+        child = lab.tidemark_popen(*scene.arguments, "--bandwidth", "4M")
+        wait_until_running(lab)
+        reader = lab.tool_popen("qemu-io", "-r", "-c", f"sleep {seconds}000", scene.disks[0].path)
+        time.sleep(0.5)
+        assert reader.poll() is None
+        _, err = child.communicate(timeout=60)
+        assert child.returncode in ((0,) if seconds == 3 else (0, 3)), err
+        assert (reader.poll() is None) == (seconds == 60)
+        reader.kill()
+        reader.wait()
+        if seconds == 3:
+            assert_tidy(lab, scene.disks, scene.repo)
+        change(lab, scene.disks)
+        scene.prove()
+        assert scene.repo.points[-1].modes["vda"] == "incremental", scene.repo.points[-1].report
 
 
 @test

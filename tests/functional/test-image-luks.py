@@ -52,7 +52,8 @@ class Encrypted:
                 f"format={self.fmt}")
 
     def writer(self) -> Writer:
-        more = "" if self.disk.model.discard_unit is None else ",discard=unmap,file.discard=unmap"
+        mode = "ignore" if self.disk.model.discard_unit is None else "unmap"
+        more = f",discard={mode},file.discard={mode}"
 
         def do(command: str) -> str:
             said = self.lab.tool("qemu-io", *self.object, "--image-opts", self.options() + more,

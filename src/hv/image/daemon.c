@@ -332,22 +332,30 @@ is_of_these (const QmpMachine *machine, const json_t *doc)
   return g_strcmp0 (jsonx_string (doc, "address"), machine->address) == 0;
 }
 
+static bool
+must_write (EnterMode mode)
+{
+  return mode == ENTER_CHANGE || mode == ENTER_GONE_TOO;
+}
+
 /* Is it what is needed? */
 static bool
 suits (const QmpMachine *machine, const json_t *doc, EnterMode mode)
 {
-  bool must_write = mode == ENTER_CHANGE || mode == ENTER_GONE_TOO;
   bool outlives = jsonx_string (doc, "owner") == NULL;
   return mode == ENTER_LOOK
-         || ((jsonx_bool (doc, "writable") || !must_write) && (outlives || !machine->outlives));
+         || ((jsonx_bool (doc, "writable") || !must_write (mode))
+             && (outlives || !machine->outlives));
 }
 
 static bool
-attach (QmpMachine *machine, const json_t *doc, TmkError **errp)
+attach (QmpMachine *machine, const json_t *doc, EnterMode mode, TmkError **errp)
 {
   Images *images = machine->place_data;
   if (!connect_to (machine, doc, errp))
     return false;
+  if (must_write (mode) && jsonx_bool (doc, "writable"))
+    nodes_set_writable (machine, true); /* they are read-only while a job reads */
   g_free (images->folder);
   images->folder = g_strdup (jsonx_string (doc, "folder"));
   return true;
@@ -371,14 +379,13 @@ images_connect (QmpMachine *machine, EnterMode mode, TmkError **errp)
       return false;
     }
     if (in_use || (is_of_these (machine, doc) && suits (machine, doc, mode)))
-      return attach (machine, doc, errp);
+      return attach (machine, doc, mode, errp);
   }
   if (mode == ENTER_LOOK) {
     error_set (errp, DOMAIN, TMK_ERR_GONE, 0, "no daemon serves the images");
     return false;
   }
-  bool writable = mode == ENTER_CHANGE || mode == ENTER_GONE_TOO;
-  return (doc == NULL || stop (machine, doc, errp)) && start (machine, writable, errp);
+  return (doc == NULL || stop (machine, doc, errp)) && start (machine, must_write (mode), errp);
 }
 
 void

@@ -112,15 +112,17 @@ program_of (const char *pid)
   return g_strdup (comm != NULL ? g_strchomp (comm) : "?");
 }
 
-/* The process that has `image` open, one of QEMU's if there is any; or NULL. Free with g_free(). */
+/* The process that has `image` open, one of QEMU's if there is any, and not `ours`; or NULL. Free
+ * with g_free(). */
 static char *
-find_process (const struct stat *image)
+find_process (const struct stat *image, pid_t ours)
 {
   const char *pid;
   char *found = NULL;
   g_autoptr (GDir) dir = g_dir_open ("/proc", 0, NULL);
   while (dir != NULL && (pid = g_dir_read_name (dir)) != NULL) {
-    if (!g_ascii_isdigit (*pid) || atol (pid) == (long) getpid () || !has_open (pid, image))
+    long number = atol (pid);
+    if (number <= 0 || number == getpid () || number == ours || !has_open (pid, image))
       continue;
     g_autofree char *program = program_of (pid);
     g_free (found);
@@ -150,7 +152,7 @@ find_mount (const struct stat *image)
 
 /* "'qemu-system-x86' (process 12, virtual machine 'web')", or NULL. */
 static char *
-find_holder (const char *image)
+find_holder (const char *image, pid_t ours)
 {
   struct stat st;
   if (stat (image, &st) != 0)
@@ -158,7 +160,7 @@ find_holder (const char *image)
   g_autofree char *mount = S_ISBLK (st.st_mode) ? find_mount (&st) : NULL;
   if (mount != NULL)
     return g_strdup_printf ("the file system at '%s'", mount);
-  g_autofree char *pid = find_process (&st);
+  g_autofree char *pid = find_process (&st, ours);
   if (pid == NULL)
     return NULL;
   g_autofree char *program = program_of (pid);
@@ -169,9 +171,9 @@ find_holder (const char *image)
 }
 
 void
-image_set_in_use (const char *target, const char *path, TmkError **errp)
+image_set_in_use (const char *target, const char *path, pid_t ours, TmkError **errp)
 {
-  g_autofree char *holder = find_holder (path);
+  g_autofree char *holder = find_holder (path, ours);
   error_set (errp, DOMAIN, TMK_ERR_BUSY, 0, "disk '%s': the image '%s' is in use by %s", target,
              path, holder != NULL ? holder : "another process");
   error_hint (errp, "back a virtual machine that runs up by its monitor (--qmp ADDR), or end what"
@@ -211,7 +213,7 @@ image_lock (const char *target, const char *path, TmkError **errp)
     return fd;
   close (fd);
   if (used || saved == EAGAIN || saved == EACCES)
-    image_set_in_use (target, path, errp);
+    image_set_in_use (target, path, 0, errp);
   return -1; /* else the file system has no such locks, and QEMU itself does without */
 }
 
@@ -222,7 +224,7 @@ image_hold_device (const char *target, const char *path, TmkError **errp)
   if (fd >= 0)
     return fd;
   if (errno == EBUSY)
-    image_set_in_use (target, path, errp);
+    image_set_in_use (target, path, 0, errp);
   else
     error_set_errno (errp, DOMAIN, errno, "disk '%s': cannot open the image '%s'", target, path);
   return -1;

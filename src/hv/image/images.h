@@ -46,8 +46,9 @@ bool image_choose_format (ImageDisk *disk, const TmkDomainDef *given, TmkError *
 
 /* --- hv/image/holder.c ----------------------------------------------------------------------- */
 
-/* Says that `path` is in use, and by whom where that can be found. */
-void image_set_in_use (const char *target, const char *path, TmkError **errp);
+/* Says that `path` is in use, and by whom where that can be found; not by `ours`, a daemon that
+ * could not have it. */
+void image_set_in_use (const char *target, const char *path, pid_t ours, TmkError **errp);
 
 /* Keeps QEMU's processes from writing to `path` as long as the descriptor returned, or a copy, is
  * open. -1 with TMK_ERR_BUSY where one does; -1 without an error where there are no such locks. */
@@ -82,6 +83,7 @@ bool nodes_open (QmpMachine *machine, const ImageDisk *disk, bool writable, TmkE
 /* The place's functions; see hv/qmp/machine.h. */
 GPtrArray *nodes_disks (QmpMachine *machine, TmkError **errp);
 void nodes_reopen (QmpMachine *machine, const QmpDisk *disk, const DiskImage *image, bool writable);
+void nodes_set_writable (QmpMachine *machine, bool writable);
 
 /* --- hv/image/daemon.c ----------------------------------------------------------------------- */
 

@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #define DOMAIN "hv"
+#define READERS_TIMEOUT_S 5
 #define MAX_CHAIN 200 /* QEMU itself gives up around there */
 
 static char *
@@ -70,12 +71,14 @@ format_options (const char *node, const char *driver, const char *file, const ch
 
 /* QEMU's words, with what can be done about them. */
 static void
-explain (const ImageDisk *disk, const char *path, TmkError *why /* stolen */, TmkError **errp)
+explain (const QmpMachine *machine, const ImageDisk *disk, const char *path,
+         TmkError *why /* stolen */, TmkError **errp)
 {
+  const Images *images = machine->place_data;
   const char *message = tmk_error_message (why);
   if (strstr (message, " lock") != NULL) {
     tmk_error_free (why);
-    image_set_in_use (disk->target, path, errp);
+    image_set_in_use (disk->target, path, images->child, errp);
     return;
   }
   if (crypt_explain (disk, path, message, errp)) {
@@ -142,7 +145,7 @@ add_node (QmpMachine *machine, const ImageDisk *disk, const char *path, json_t *
   TmkError *err = NULL;
   if (qmp_blockdev_add (machine->client, options, &err))
     return true;
-  explain (disk, path, err, errp);
+  explain (machine, disk, path, err, errp);
   return false;
 }
 
@@ -282,4 +285,36 @@ nodes_reopen (QmpMachine *machine, const QmpDisk *disk, const DiskImage *image, 
       = writable ? json_pack ("[o, o]", file, format) : json_pack ("[o, o]", format, file);
   (void) qmp_run (machine->client, "blockdev-reopen", json_pack ("{s:o}", "options", options),
                   NULL);
+}
+
+/* True: they were so already, or cannot be asked for. */
+static bool
+set_writable (QmpMachine *machine, bool writable)
+{
+  bool done = true;
+  g_autoptr (GPtrArray) disks = nodes_disks (machine, NULL);
+  for (guint i = 0; disks != NULL && i < disks->len; i++) {
+    const QmpDisk *disk = g_ptr_array_index (disks, i);
+    const DiskImage *active = qmp_disk_active (disk);
+    if (disk->no_checkpoint != NULL || active->read_only != writable)
+      continue;
+    done = false;
+    nodes_reopen (machine, disk, active, writable);
+  }
+  return done;
+}
+
+void
+nodes_set_writable (QmpMachine *machine, bool writable)
+{
+  /* Whoever looks at an image that is open read-only, as 'qemu-img info' does, keeps it from being
+   * opened for writing. */
+  gint64 patience = writable ? READERS_TIMEOUT_S * G_USEC_PER_SEC : 0;
+  gint64 deadline = g_get_monotonic_time () + patience;
+  for (unsigned i = 0; !set_writable (machine, writable); i++) {
+    if (g_get_monotonic_time () > deadline)
+      return;
+    if (i > 0)
+      g_usleep (50000);
+  }
 }

@@ -11,6 +11,7 @@ static const QmpPlace powered_off_place = {
   .connect = images_connect,
   .disks = nodes_disks,
   .reopen = nodes_reopen,
+  .set_writable = nodes_set_writable,
   .leave_for_good = images_leave_for_good,
 };
 
