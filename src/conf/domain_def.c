@@ -100,6 +100,13 @@ disk_def_add_source (DiskDef *disk, StorageType type, const char *path, const ch
   return source;
 }
 
+const char *
+disk_source_driver (const DiskSourceDef *source)
+{
+  const char *format = source->format != NULL ? source->format : "raw";
+  return source->luks && strcmp (format, "raw") == 0 ? "luks" : format;
+}
+
 const DiskSourceDef *
 disk_def_active (const DiskDef *disk)
 {

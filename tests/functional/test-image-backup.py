@@ -138,6 +138,22 @@ def test_without_a_description(lab: Lab) -> None:
 
 
 @test
+def test_other_formats(lab: Lab) -> None:
+    """Read in full each time, and nothing is written to them."""
+    disks = [lab.disk(f"vd{letter}", SIZE, fmt=fmt, discard="ignore", create=options)
+             for letter, fmt, options in (("a", "vdi", []), ("b", "vhdx", []), ("c", "vmdk", []),
+                                          ("d", "vpc", ["-o", "force_size=on"]), ("e", "qed", []))]
+    repo = Repository(lab)
+    for _ in range(2):
+        change(lab, disks)
+        sums = [lab.tool("sha256sum", disk.path).out for disk in disks]
+        point = repo.backup_images(disks, "--name", "web")
+        assert set(point.modes.values()) == {"full"}, point.modes
+        assert sums == [lab.tool("sha256sum", disk.path).out for disk in disks]
+    repo.check_all()
+
+
+@test
 def test_backing_chains(lab: Lab) -> None:
     """A template below two disks; an overlay without and one with the checkpoint of below."""
     template = lab.disk("template", SIZE)
@@ -546,6 +562,27 @@ def test_a_reader(lab: Lab) -> None:
         change(lab, scene.disks)
         scene.prove()
         assert scene.repo.points[-1].modes["vda"] == "incremental", scene.repo.points[-1].report
+
+
+@test
+def test_interrupted_under_a_reader(lab: Lab) -> None:
+    """The new checkpoint, which cannot be removed now, is removed by whoever comes next."""
+    scene = Scene(lab)
+    lab.writer(scene.disks[0]).write_random(0, SIZE, lab.rng)
+    child = lab.tidemark_popen(*scene.arguments, "--bandwidth", "1M")
+    wait_until_running(lab)
+    reader = lab.tool_popen("qemu-io", "-r", "-c", "sleep 60000", scene.disks[0].path)
+    time.sleep(0.5)
+    child.send_signal(signal.SIGINT)
+    _, err = child.communicate(timeout=60)
+    assert child.returncode in (1, 130), err
+    reader.kill()
+    reader.wait()
+    assert len(bitmaps(lab, scene.disks[0].path)) == 2
+    change(lab, scene.disks)
+    scene.prove()
+    assert scene.repo.points[-1].modes["vda"] == "incremental", scene.repo.points[-1].report
+    diag(err)
 
 
 @test

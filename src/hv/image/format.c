@@ -72,10 +72,8 @@ described_format (const ImageDisk *disk, const TmkDomainDef *given)
 {
   const DiskDef *def = given != NULL ? domain_def_find_disk (given, disk->target) : NULL;
   const DiskSourceDef *active = def != NULL ? disk_def_active (def) : NULL;
-  if (active == NULL)
-    return NULL;
-  bool encrypted = active->luks && g_strcmp0 (active->format, "raw") == 0;
-  return encrypted ? "luks" : active->format;
+  bool said = active != NULL && (active->format != NULL || active->luks);
+  return said ? disk_source_driver (active) : NULL;
 }
 
 bool
