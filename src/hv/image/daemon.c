@@ -95,6 +95,9 @@ stop (QmpMachine *machine, const json_t *doc, TmkError **errp)
     reap (images);
   }
   reap (images);
+  if (images->keeper >= 0)
+    close (images->keeper);
+  images->keeper = -1;
   (void) unlink (socket); /* it may have removed them itself */
   (void) unlink (pidfile);
   (void) rmdir (folder);
@@ -256,6 +259,8 @@ run_daemon (QmpMachine *machine, json_t *doc, TmkError **errp)
     close (g_array_index (locks, int, i));
   if (log >= 0)
     close (log);
+  if (ok && !machine->outlives)
+    images->keeper = keeper_start (process_of (doc));
   for (guint i = 0; ok && i < images->disks->len; i++)
     ok = nodes_open (machine, g_ptr_array_index (images->disks, i), writable, errp);
   return ok;
@@ -403,6 +408,8 @@ images_leave_for_good (QmpMachine *machine)
     state_unlock (machine->state);
   }
   reap (images);
+  if (images->keeper >= 0)
+    close (images->keeper);
   g_ptr_array_unref (images->disks);
   g_free (images->folder);
   g_free (images);

@@ -150,19 +150,20 @@ find_mount (const struct stat *image)
   return NULL;
 }
 
-/* "'qemu-system-x86' (process 12, virtual machine 'web')", or NULL. */
+/* "'qemu-system-x86' (process 12, virtual machine 'web')", or what can be told. Free with g_free().
+ */
 static char *
 find_holder (const char *image, pid_t ours)
 {
   struct stat st;
   if (stat (image, &st) != 0)
-    return NULL;
+    return g_strdup ("another process");
   g_autofree char *mount = S_ISBLK (st.st_mode) ? find_mount (&st) : NULL;
   if (mount != NULL)
     return g_strdup_printf ("the file system at '%s'", mount);
   g_autofree char *pid = find_process (&st, ours);
   if (pid == NULL)
-    return NULL;
+    return g_strdup (S_ISBLK (st.st_mode) ? "another process or the system" : "another process");
   g_autofree char *program = program_of (pid);
   g_autofree char *guest = guest_name (pid);
   if (guest != NULL)
@@ -175,7 +176,7 @@ image_set_in_use (const char *target, const char *path, pid_t ours, TmkError **e
 {
   g_autofree char *holder = find_holder (path, ours);
   error_set (errp, DOMAIN, TMK_ERR_BUSY, 0, "disk '%s': the image '%s' is in use by %s", target,
-             path, holder != NULL ? holder : "another process");
+             path, holder);
   error_hint (errp, "back a virtual machine that runs up by its monitor (--qmp ADDR), or end what"
                     " uses the image first");
 }

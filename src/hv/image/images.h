@@ -29,6 +29,7 @@ typedef struct {
   GPtrArray *disks; /* of ImageDisk* */
   char *folder;     /* of the daemon that was used last, or NULL */
   pid_t child;      /* it, where this process started it; else 0 */
+  int keeper;       /* see keeper_start(); or -1 */
 } Images;
 
 /* --- hv/image/format.c ----------------------------------------------------------------------- */
@@ -57,6 +58,12 @@ int image_lock (const char *target, const char *path, TmkError **errp);
 /* Keeps the block device at `path` from being mounted, or taken otherwise, as long as the
  * descriptor returned, or a copy, is open. -1 with TMK_ERR_BUSY where it is. */
 int image_hold_device (const char *target, const char *path, TmkError **errp);
+
+/* --- hv/image/keeper.c ----------------------------------------------------------------------- */
+
+/* Starts a process that ends `daemon` when this one has ended. A descriptor to be closed when
+ * `daemon` has ended or is no more this process's affair; -1: it could not be started. */
+int keeper_start (pid_t daemon);
 
 /* --- hv/image/crypt.c ------------------------------------------------------------------------ */
 

@@ -104,6 +104,7 @@ tmk_domain_open_images (const TmkImage *given, size_t n, const TmkDomainOptions 
   g_autoptr (TmkDomain) domain = &machine->base;
   Images *images = g_new0 (Images, 1);
   images->disks = g_steal_pointer (&disks);
+  images->keeper = -1;
   machine->place_data = images;
   if (machine->given != NULL) {
     machine->name = g_strdup (machine->given->name);
