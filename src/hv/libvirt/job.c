@@ -239,11 +239,36 @@ look_at_disk (LvDomain *lv, json_t *disk, bool pull)
     json_object_set_new (disk, "room", json_integer ((json_int_t) room));
 }
 
+bool
+lv_job_socket_is_served (const char *socket)
+{
+  size_t len;
+  g_autofree char *text = fsx_read_file ("/proc/net/unix", 64 << 20, &len, NULL);
+  g_autofree char *end_of_line = g_strconcat (" ", socket, "\n", NULL);
+  return text == NULL || strstr (text, end_of_line) != NULL;
+}
+
+#define VERDICT_US (3 * G_USEC_PER_SEC)
+
+/* A QEMU that was killed takes its socket along, and libvirt notices a moment later. */
+static void
+wait_for_verdict (LvDomain *lv, const json_t *record)
+{
+  const char *socket = jsonx_string (record, "socket");
+  gint64 deadline = g_get_monotonic_time () + VERDICT_US;
+  while (jsonx_bool (record, "served") && lv_job_is_there (lv, record)
+         && !lv_job_socket_is_served (socket) && g_get_monotonic_time () < deadline)
+    g_usleep (STOP_LOOK_US);
+}
+
 void
 lv_job_look (LvDomain *lv, json_t *record)
 {
   if (lv_job_has_result (record))
     return;
+  bool exported = !lv_job_is_staged (record) || jsonx_bool (record, "exported");
+  if (exported && jsonx_bool (record, "pull"))
+    wait_for_verdict (lv, record);
   if (!lv_job_is_there (lv, record)) {
     find_result (lv, record);
     return;

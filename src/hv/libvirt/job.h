@@ -3,11 +3,11 @@
  * hv/libvirt/job.h: a job that libvirt runs, as it is remembered: the document "libvirt-job" of the
  * state folder while it is there, "libvirt-last" when it has ended. A JSON object:
  *
- *   format 1, id, owner, pull, staged, exported, pidfile, socket, phase, started_us, ended_us,
- * quiesced, frozen_us, folder (of the socket), definition (aligned, internal form), checkpoint,
- *   disks: [{name, mode, incremental, target, block, made, format, size, export, exportbitmap,
- *            depth, state, done, total, room}],
- *   result: {state: done|failed|cancelled, code, message, hint}     once it is known
+ *   format 1, id, owner, pull, staged, exported, pidfile, socket, served, phase, started_us,
+ * ended_us, quiesced, frozen_us, folder (of the socket), definition (aligned, internal form),
+ * checkpoint, disks: [{name, mode, incremental, target, block, made, format, size, export,
+ * exportbitmap, depth, state, done, total, room}], result: {state: done|failed|cancelled, code,
+ * message, hint}     once it is known
  *
  * Phases: `starting` (libvirt is being asked: if nobody is doing that, take it back), `running`,
  * `ended` (in the last one only). The state's lock is held by whoever changes it.
@@ -31,6 +31,10 @@ bool lv_job_is_staged (const json_t *record);
 
 /* Does libvirt run that job, or, of a staged pull, the daemon serve it? */
 bool lv_job_is_there (LvDomain *lv, const json_t *record);
+
+/* Does a process listen at that unix socket? It is not connected to: a server of QEMU's is not to
+ * be disturbed. */
+bool lv_job_socket_is_served (const char *socket);
 
 /* Is some other backup job there? */
 bool lv_job_is_stranger (LvDomain *lv, const json_t *record);
