@@ -169,6 +169,29 @@ last_words (LvDomain *lv, bool *ended_well)
   return copy;
 }
 
+/* Of a pull that is ended in any way libvirt says that it was cancelled, unless a disk's job had
+ * failed before: then it has that one's words. */
+#define WORDS_CANCELLED "Operation canceled"
+
+static void
+set_failed (const char *words, bool pull, TmkError **errp)
+{
+  error_set (errp, DOMAIN, TMK_ERR_FAILED, 0, "libvirt's job failed: %s", words);
+  error_hint (errp, "see to the storage of the %s, and begin again",
+              pull ? "scratch images" : "targets");
+}
+
+TmkError *
+lv_job_late_failure (LvDomain *lv)
+{
+  bool ended_well = false;
+  TmkError *err = NULL;
+  g_autofree char *words = last_words (lv, &ended_well);
+  if (words != NULL && strstr (words, WORDS_CANCELLED) == NULL)
+    set_failed (words, true, &err);
+  return err;
+}
+
 /* A push that is over cannot be asked any more: what its targets have is what was written. */
 static void
 note_written (json_t *record)
@@ -204,13 +227,11 @@ find_result (LvDomain *lv, json_t *record)
     error_set (&err, DOMAIN, TMK_ERR_GONE, 0, "domain '%s' has ended, and the job with it",
                lv->name);
     error_hint (&err, "begin again: a domain that is shut off can be backed up too");
-  } else if (words != NULL && strstr (words, "Operation canceled") != NULL) {
+  } else if (words != NULL && strstr (words, WORDS_CANCELLED) != NULL) {
     error_set (&err, DOMAIN, TMK_ERR_CANCELLED, 0, "somebody ended libvirt's job");
     error_hint (&err, "begin again");
   } else if (words != NULL) {
-    error_set (&err, DOMAIN, TMK_ERR_FAILED, 0, "libvirt's job failed: %s", words);
-    error_hint (&err, "see to the storage of the %s, and begin again",
-                pull ? "scratch images" : "targets");
+    set_failed (words, pull, &err);
   } else {
     error_set (&err, DOMAIN, TMK_ERR_GONE, 0, "libvirt has the job no more and does not say why");
     error_hint (&err, "somebody ended it, or the domain was started anew: begin again");

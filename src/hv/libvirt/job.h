@@ -3,11 +3,12 @@
  * hv/libvirt/job.h: a job that libvirt runs, as it is remembered: the document "libvirt-job" of the
  * state folder while it is there, "libvirt-last" when it has ended. A JSON object:
  *
- *   format 1, id, owner, pull, staged, exported, pidfile, socket, served, phase, started_us,
- * ended_us, quiesced, frozen_us, folder (of the socket), definition (aligned, internal form),
- * checkpoint, disks: [{name, mode, incremental, target, block, made, format, size, export,
- * exportbitmap, depth, state, done, total, room}], result: {state: done|failed|cancelled, code,
- * message, hint}     once it is known
+ *   format 1, id, owner, pull, phase, started_us, ended_us, quiesced, frozen_us,
+ *   staged, exported, pidfile (of a staged pull), folder (of our own socket), socket, served,
+ *   definition (aligned, internal form), checkpoint,
+ *   disks: [{name, mode, incremental, target, block, made, format, size, export, exportbitmap,
+ *            depth, state, done, total, room}],
+ *   result: {state: done|failed|cancelled, code, message, hint}     once it is known
  *
  * Phases: `starting` (libvirt is being asked: if nobody is doing that, take it back), `running`,
  * `ended` (in the last one only). The state's lock is held by whoever changes it.
@@ -53,6 +54,9 @@ void lv_job_clear_result (json_t *record);
 
 /* Ends libvirt's job if it is there, and waits until it is not. */
 bool lv_job_stop (LvDomain *lv, const json_t *record, TmkError **errp);
+
+/* A job that was ended: had it failed just before? NULL: no. */
+TmkError *lv_job_late_failure (LvDomain *lv);
 
 /* Tidies up behind a job with a result, which is not libvirt's any more, and makes it the last one.
  */
