@@ -314,15 +314,7 @@ align (Begin *begin, const TmkBackupDef *def, const TmkCheckpointDef *checkpoint
   if (!tmk_checkpoint_def_align (begin->checkpoint, lv->def, errp)
       || !check_checkpoint (begin, errp))
     return false;
-  virDomainCheckpointPtr other
-      = virDomainCheckpointLookupByName (lv->dom, begin->checkpoint->name, 0);
-  if (other == NULL)
-    return true;
-  virDomainCheckpointFree (other);
-  error_set (errp, DOMAIN, TMK_ERR_EXISTS, 0, "there is a checkpoint '%s' already",
-             begin->checkpoint->name);
-  error_hint (errp, "choose another name, or delete it with 'tidemark checkpoint delete'");
-  return false;
+  return live_checkpoint_check_new (lv, begin->checkpoint->name, errp);
 }
 
 /* --- writing down ---------------------------------------------------------------------------- */
