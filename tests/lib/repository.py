@@ -69,7 +69,7 @@ class Repository:
     def backup(self, vm: Vm, *options: object, rc: int | tuple[int, ...] = (0, 3),
                env: dict | None = None) -> Point:
         """A backup of a machine that stands still; its disks' models are what it must contain."""
-        return self.backup_of(["--qmp", vm.address], {disk.name: disk.model for disk in vm.disks},
+        return self.backup_of(vm.domain, {disk.name: disk.model for disk in vm.disks},
                               *options, rc=rc, env=env)
 
     def backup_images(self, disks: list[Disk], *options: object, rc: int | tuple[int, ...] = (0, 3),
