@@ -30,6 +30,15 @@ class Point:
     def modes(self) -> dict[str, str]:
         return {disk["name"]: disk["mode"] for disk in self.report["disks"]}
 
+    @property
+    def reasons(self) -> dict[str, str]:
+        return {disk["name"]: disk["reason"] for disk in self.report["disks"]}
+
+    def expect(self, **modes: str) -> Point:
+        """These disks are in it, read in these modes."""
+        assert self.modes == modes, f"{self.modes}: {self.reasons}"
+        return self
+
     def disk(self, name: str) -> dict:
         return next(disk for disk in self.report["disks"] if disk["name"] == name)
 

@@ -34,6 +34,7 @@ from vm import Disk, Vm
 
 if TYPE_CHECKING:
     from lab import Lab
+    from repository import Repository
 
 DAEMON = "/usr/sbin/libvirtd"
 # What a libvirtd keeps, and the folder of ours that stands for it.
@@ -384,6 +385,12 @@ class VirtVm(Vm):
     def targets(self) -> list[str]:
         return [disk.find("target").get("dev") for disk in self.live_xml().iter("disk")]
 
+    def change(self, count: int = 5, disks: list[Disk] | None = None) -> None:
+        """Random writes to all disks, or those; through QEMU where the domain runs."""
+        for disk in self.disks if disks is None else disks:
+            writer = self.writer(disk) if self.alive() else self.lab.writer(disk)
+            writer.random_ops(self.lab.rng, count, longest=1 << 18)
+
     def resize(self, disk: Disk, size: int) -> None:
         self.virsh("blockresize", disk.name, f"{size}B")
         disk.model.resize(size)
@@ -412,6 +419,33 @@ class VirtVm(Vm):
         root = ElementTree.fromstring(self.virsh("checkpoint-dumpxml", name, "--no-domain").out)
         return [disk.get("name") for disk in root.iter("disk")
                 if disk.get("checkpoint") == "bitmap"]
+
+    def bitmap_names(self, disk: Disk) -> list[str]:
+        """The names of the bitmaps on a disk's image, in use or not."""
+        if self.alive():
+            return sorted(self.bitmaps(disk))
+        if disk.fmt != "qcow2":
+            return []
+        specific = self.lab.info(disk.path)["format-specific"]["data"]
+        return sorted(one["name"] for one in specific.get("bitmaps", []))
+
+    def assert_tidy(self, repo: Repository) -> None:
+        """Nothing is left of a job; libvirt's checkpoints and the bitmaps say the same; no disk
+        has more than one checkpoint of this repository."""
+        if self.alive():
+            repo.assert_tidy(self)
+        covered = {name: self.checkpoint_disks(name) for name in self.checkpoints()}
+        for disk in self.disks:
+            bitmaps = self.bitmap_names(disk)
+            for name in bitmaps:
+                assert not name.startswith(("tmk-", "backup-")), f"disk {disk.name} has {bitmaps}"
+                assert disk.name in covered.get(name, []), f"libvirt does not know {name}: {covered}"
+            known = [name for name, disks in covered.items() if disk.name in disks]
+            assert set(known) <= set(bitmaps), f"disk {disk.name} has {bitmaps}, libvirt {known}"
+            ours = [name for name in bitmaps if name.startswith(repo.prefix)]
+            assert len(ours) <= 1, f"disk {disk.name} has {ours}"
+            if not self.alive() and disk.fmt == "qcow2":
+                self.lab.check_image(disk.path)
 
     # State ------------------------------------------------------------------------------------
 
