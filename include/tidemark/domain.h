@@ -67,6 +67,26 @@ void tmk_domain_free (TmkDomain *domain);
 /* The domain as it is now; owned by `domain`, valid until the next call on it. */
 const TmkDomainDef *tmk_domain_def (TmkDomain *domain);
 
+/* ---- what it is besides its disks ---------------------------------------------------------- */
+
+/* A file that belongs to the domain. */
+typedef struct {
+  const char *role; /* "nvram": variables of its firmware; "tpm": state of its TPM */
+  const char *name; /* within the role, a relative path: "OVMF_VARS.fd", "tpm2/tpm2-00.permall" */
+  const char *path; /* on this host */
+} TmkDomainFile;
+
+typedef struct {
+  const char *xml; /* libvirt's `<domain>`, with which it would start next; NULL: not known */
+  size_t n_files;
+  const TmkDomainFile *const *files;
+  size_t n_left_out;
+  const char *const *left_out; /* what belongs to it but cannot be read: "nvram '/x': why" */
+} TmkDomainDescription;
+
+TmkDomainDescription *tmk_domain_describe (TmkDomain *domain, TmkError **errp);
+void tmk_domain_description_free (TmkDomainDescription *description);
+
 /* ---- disks ------------------------------------------------------------------------------- */
 
 /* One dirty bitmap of a disk. */
@@ -269,6 +289,12 @@ bool tmk_domain_checkpoint_delete (TmkDomain *domain, const char *name, bool chi
  * its description goes too, and its children move to its parent. TMK_ERR_BUSY where a job runs. */
 bool tmk_domain_checkpoint_delete_from (TmkDomain *domain, const char *name,
                                         const char *const *disks, TmkError **errp);
+
+/* Tells the domain that bitmaps of a checkpoint may be on these disks (`disks` ends in NULL) though
+ * nobody told it: they were made elsewhere. Where they are, and can be used, it is a checkpoint of
+ * the domain from now on. That there are none is no error. */
+bool tmk_domain_checkpoint_adopt (TmkDomain *domain, const char *name, const char *const *disks,
+                                  TmkError **errp);
 
 #ifdef __cplusplus
 }

@@ -11,6 +11,7 @@
 #include <tidemark/domain.h>
 #include <tidemark/domain_def.h>
 #include <tidemark/error.h>
+#include <tidemark/libvirt.h>
 #include <tidemark/repository.h>
 #include <tidemark/restore.h>
 #include <tidemark/xml.h>

@@ -120,7 +120,11 @@ start_guard (const CliArgs *args)
   g_ptr_array_add (argv, g_strdup (self != NULL ? self : "tidemark"));
   g_ptr_array_add (argv, g_strdup ("wait"));
   g_ptr_array_add (argv, g_strdup ("--guard"));
-  if (args->qmp == NULL)
+  if (args->domain != NULL) {
+    if (args->connect != NULL)
+      g_ptr_array_add (argv, g_strconcat ("--connect=", args->connect, NULL));
+    g_ptr_array_add (argv, g_strconcat ("--domain=", args->domain, NULL));
+  } else if (args->qmp == NULL)
     add_images (argv, args->images);
   else if (g_str_has_prefix (args->qmp, "tcp:"))
     g_ptr_array_add (argv, g_strconcat ("--qmp=", args->qmp, NULL));

@@ -19,6 +19,8 @@ cli_args_clear (CliArgs *args)
 {
   g_free (args->qmp);
   g_strfreev (args->images);
+  g_free (args->connect);
+  g_free (args->domain);
   g_free (args->domain_xml);
   g_free (args->state_dir);
   g_free (args->repository);
@@ -37,7 +39,7 @@ cli_usage (const char *verb, const char *format, ...)
   return EXIT_USAGE;
 }
 
-#define MAX_SHARED 9
+#define MAX_SHARED 11
 
 /* The options that verbs share, those that this one takes. */
 static void
@@ -56,6 +58,12 @@ collect_shared (CliTakes takes, const char *parameters, CliArgs *args, GOptionEn
     { CLI_DOMAIN,
       { "image", 0, 0, G_OPTION_ARG_FILENAME_ARRAY, &args->images,
         "image of a powered-off disk; repeatable", "TARGET=FILE" } },
+    { CLI_DOMAIN,
+      { "connect", 'c', 0, G_OPTION_ARG_STRING, &args->connect,
+        "libvirt's hypervisor; else as virsh picks it", "URI" } },
+    { CLI_DOMAIN,
+      { "domain", 'd', 0, G_OPTION_ARG_STRING, &args->domain,
+        "the domain: one of libvirt's, by name or uuid", "NAME" } },
     { CLI_DOMAIN,
       { "domain-xml", 0, 0, G_OPTION_ARG_FILENAME, &args->domain_xml,
         "libvirt <domain> document that names the disks", "FILE" } },
@@ -89,7 +97,7 @@ cli_parse_for (CliTakes takes, int argc, char **argv, const char *verb, const ch
   g_autoptr (GOptionContext) context = g_option_context_new (NULL);
   /* What is needed stands first in the help. */
   g_autofree char *program
-      = g_strconcat ("tidemark ", verb, (takes & CLI_DOMAIN) != 0 ? " --qmp ADDR" : "",
+      = g_strconcat ("tidemark ", verb, (takes & CLI_DOMAIN) != 0 ? " DOMAIN" : "",
                      (takes & CLI_REPOSITORY) != 0 ? " [-r REPO]" : "", NULL);
   g_set_prgname (program);
   g_option_context_set_summary (context, summary);
@@ -256,16 +264,42 @@ open_images (const CliArgs *args, const TmkDomainOptions *options, TmkError **er
   return tmk_domain_open_images (images, n, options, errp);
 }
 
-static bool
-names_one_domain (const CliArgs *args)
+static unsigned
+count_domains (const CliArgs *args)
 {
-  return (args->qmp != NULL) != (args->images != NULL);
+  return (args->qmp != NULL) + (args->images != NULL) + (args->domain != NULL);
+}
+
+static bool
+check_domain (const CliArgs *args, TmkError **errp)
+{
+  unsigned n = count_domains (args);
+  if (n != 1) {
+    error_set (errp, "cli", TMK_ERR_USAGE, 0,
+               n == 0 ? "no domain is named" : "two domains are named");
+    error_hint (errp, "name a running QEMU by its monitor: --qmp /path/of/qmp.sock, powered-off"
+                      " disks by their images: --image vda=/path/of/image.qcow2, or a domain of"
+                      " libvirt: -d NAME");
+    return false;
+  }
+  const char *extra = NULL;
+  if (args->domain == NULL && args->connect != NULL)
+    extra = "-c";
+  if (args->domain != NULL && args->domain_xml != NULL)
+    extra = "--domain-xml";
+  if (extra == NULL)
+    return true;
+  error_set (errp, "cli", TMK_ERR_USAGE, 0,
+             args->domain != NULL ? "%s is not for a domain of libvirt" : "%s without -d", extra);
+  error_hint (errp, args->domain != NULL ? "libvirt describes the domain: leave it out"
+                                         : "name the domain with -d NAME");
+  return false;
 }
 
 int
 cli_open_failed (const CliArgs *args)
 {
-  return names_one_domain (args) ? EXIT_FAILED : EXIT_USAGE;
+  return check_domain (args, NULL) ? EXIT_FAILED : EXIT_USAGE;
 }
 
 TmkDomain *
@@ -273,11 +307,7 @@ cli_open (const CliArgs *args)
 {
   g_autoptr (TmkError) err = NULL;
   g_autoptr (TmkDomainDef) def = NULL;
-  if (!names_one_domain (args)) {
-    error_set (&err, "cli", TMK_ERR_USAGE, 0,
-               args->qmp == NULL ? "no domain is named" : "two domains are named");
-    error_hint (&err, "name a running QEMU by its monitor: --qmp /path/of/qmp.sock, or powered-off"
-                      " disks by their images: --image vda=/path/of/image.qcow2");
+  if (!check_domain (args, &err)) {
     cli_fail (args, err);
     return NULL;
   }
@@ -293,8 +323,13 @@ cli_open (const CliArgs *args)
     }
   }
   TmkDomainOptions options = { .state_dir = args->state_dir, .domain = def };
-  TmkDomain *domain = args->qmp != NULL ? tmk_domain_open_qmp (args->qmp, &options, &err)
-                                        : open_images (args, &options, &err);
+  TmkDomain *domain = NULL;
+  if (args->qmp != NULL)
+    domain = tmk_domain_open_qmp (args->qmp, &options, &err);
+  else if (args->images != NULL)
+    domain = open_images (args, &options, &err);
+  else
+    domain = tmk_domain_open_libvirt (args->connect, args->domain, &options, &err);
   if (domain == NULL)
     cli_fail (args, err);
   return domain;

@@ -48,7 +48,7 @@ int cmd_xml (int argc, char **argv);
 
 /* What a verb works on, and so which of the shared options it takes. */
 typedef enum {
-  CLI_DOMAIN = 1 << 0,     /* --qmp, --image, --domain-xml, --state-dir */
+  CLI_DOMAIN = 1 << 0,     /* --qmp, --image, -c, -d, --domain-xml, --state-dir */
   CLI_REPOSITORY = 1 << 1, /* -r */
 } CliTakes;
 
@@ -56,6 +56,7 @@ typedef enum {
  * cli_args_clear(). */
 typedef struct {
   char *qmp;
+  char *connect, *domain; /* libvirt's: -c, -d */
   char **images; /* TARGET=FILE[,format=FORMAT] each, or NULL */
   char *domain_xml;
   char *state_dir;

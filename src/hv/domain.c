@@ -53,11 +53,29 @@ hv_warn (const TmkBeginOptions *options, const char *format, ...)
   options->warn (message, options->warn_data);
 }
 
+HvDescription *
+hv_description_new (void)
+{
+  HvDescription *description = g_new0 (HvDescription, 1);
+  description->arena = hv_arena_new ();
+  return description;
+}
+
+void
+tmk_domain_description_free (TmkDomainDescription *description)
+{
+  if (description == NULL)
+    return;
+  hv_arena_free (((HvDescription *) description)->arena);
+  g_free (description);
+}
+
 void
 tmk_disk_list_free (TmkDiskList *list)
 {
   if (list == NULL)
     return;
+  tmk_disk_list_free (((HvDiskList *) list)->inner);
   hv_arena_free (((HvDiskList *) list)->arena);
   g_free (list);
 }
@@ -111,6 +129,12 @@ const TmkDomainDef *
 tmk_domain_def (TmkDomain *domain)
 {
   return domain->driver->def (domain);
+}
+
+TmkDomainDescription *
+tmk_domain_describe (TmkDomain *domain, TmkError **errp)
+{
+  return domain->driver->describe (domain, errp);
 }
 
 TmkDiskList *
@@ -195,6 +219,13 @@ tmk_domain_checkpoint_delete_from (TmkDomain *domain, const char *name, const ch
                                    TmkError **errp)
 {
   return domain->driver->checkpoint_delete_from (domain, name, disks, errp);
+}
+
+bool
+tmk_domain_checkpoint_adopt (TmkDomain *domain, const char *name, const char *const *disks,
+                             TmkError **errp)
+{
+  return domain->driver->checkpoint_adopt (domain, name, disks, errp);
 }
 
 int

@@ -15,10 +15,13 @@
 
 typedef struct {
   const char *name; /* "qmp" */
+  /* While disks of a pull are read, tmk_domain_poll_job() has to be called some times a second. */
+  bool watch_pulls;
   void (*free) (TmkDomain *domain);
   /* For hv_reserve(). */
   int (*reserve) (TmkDomain *domain, TmkError **errp);
   const TmkDomainDef *(*def) (TmkDomain *domain);
+  TmkDomainDescription *(*describe) (TmkDomain *domain, TmkError **errp);
   TmkDiskList *(*disks) (TmkDomain *domain, TmkError **errp);
   /* `def` is the caller's: align a copy. `options` is never NULL. */
   bool (*begin) (TmkDomain *domain, const TmkBackupDef *def, const TmkCheckpointDef *checkpoint,
@@ -37,6 +40,8 @@ typedef struct {
   bool (*checkpoint_delete) (TmkDomain *domain, const char *name, bool children, TmkError **errp);
   bool (*checkpoint_delete_from) (TmkDomain *domain, const char *name, const char *const *disks,
                                   TmkError **errp);
+  bool (*checkpoint_adopt) (TmkDomain *domain, const char *name, const char *const *disks,
+                            TmkError **errp);
 } HvDriver;
 
 struct TmkDomain {
@@ -63,6 +68,7 @@ const char *hv_arena_string (HvArena *arena, const char *s);
 typedef struct {
   TmkDiskList public_part;
   HvArena *arena;
+  TmkDiskList *inner; /* owned: another list, some of whose disks are in this one; or NULL */
 } HvDiskList;
 typedef struct {
   TmkCheckpointList public_part;
@@ -72,8 +78,15 @@ typedef struct {
   TmkJobStatus public_part;
   HvArena *arena;
 } HvJobStatus;
+typedef struct {
+  TmkDomainDescription public_part;
+  HvArena *arena;
+} HvDescription;
+/* One that says nothing yet. */
+HvDescription *hv_description_new (void);
 
 G_DEFINE_AUTOPTR_CLEANUP_FUNC (TmkDomain, tmk_domain_free)
+G_DEFINE_AUTOPTR_CLEANUP_FUNC (TmkDomainDescription, tmk_domain_description_free)
 G_DEFINE_AUTOPTR_CLEANUP_FUNC (TmkDiskList, tmk_disk_list_free)
 G_DEFINE_AUTOPTR_CLEANUP_FUNC (TmkJobStatus, tmk_job_status_free)
 G_DEFINE_AUTOPTR_CLEANUP_FUNC (TmkCheckpointList, tmk_checkpoint_list_free)

@@ -420,10 +420,26 @@ machine_reserve (TmkDomain *domain, TmkError **errp)
   return fd;
 }
 
+/* A QEMU's monitor tells nothing that could define it again. */
+static TmkDomainDescription *
+machine_describe (TmkDomain *domain, TmkError **errp)
+{
+  return &hv_description_new ()->public_part;
+}
+
+/* The bitmaps are looked at each time: there is nothing that it has to be told. */
+static bool
+machine_checkpoint_adopt (TmkDomain *domain, const char *name, const char *const *disks,
+                          TmkError **errp)
+{
+  return true;
+}
+
 static const HvDriver qmp_driver = {
   .name = "qmp",
   .free = machine_free,
   .def = machine_def,
+  .describe = machine_describe,
   .disks = machine_disks,
   .begin = machine_begin,
   .job_xml = machine_job_xml,
@@ -436,6 +452,7 @@ static const HvDriver qmp_driver = {
   .checkpoint_xml = machine_checkpoint_xml,
   .checkpoint_delete = machine_checkpoint_delete,
   .checkpoint_delete_from = machine_checkpoint_delete_from,
+  .checkpoint_adopt = machine_checkpoint_adopt,
   .reserve = machine_reserve,
 };
 

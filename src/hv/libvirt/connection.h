@@ -1,0 +1,27 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * hv/libvirt/connection.h: a hypervisor of libvirt's, and libvirt's errors as ours.
+ *
+ * libvirt keeps the last error a thread; each function here that fails takes it at once.
+ */
+#pragma once
+
+#include "util/error.h"
+
+#include <libvirt/libvirt.h>
+#include <libvirt/virterror.h>
+
+/* Connects; `uri` as in <tidemark/libvirt.h>. Release with virConnectClose(). */
+virConnectPtr connection_open (const char *uri, TmkError **errp);
+
+/* Turns libvirt's last error into one of ours. `format` says what could not be done. */
+void connection_set_error (TmkError **errp, const char *format, ...) G_GNUC_PRINTF (2, 3);
+
+/* Did the last call fail because libvirt, or the domain, has gone in the meantime? */
+bool connection_lost (void);
+
+/* The domain of that name, uuid or number. Release with virDomainFree(). */
+virDomainPtr connection_find (virConnectPtr connection, const char *name, TmkError **errp);
+
+G_DEFINE_AUTO_CLEANUP_FREE_FUNC (virConnectPtr, virConnectClose, NULL)
+G_DEFINE_AUTO_CLEANUP_FREE_FUNC (virDomainPtr, virDomainFree, NULL)
