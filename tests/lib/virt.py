@@ -94,6 +94,8 @@ class Libvirt:
                 "/usr/bin/python3", keeper, DAEMON, "-f", f"{self.dir}/libvirtd.conf", "-p",
                 self._pid_file, stdout=log, stderr=log, env=self.lab.env())
         run.wait_until(lambda: self.virsh("version", check=False).rc == 0, 60, "libvirtd answers")
+        if not os.path.islink("/run/libvirt/libvirt-sock"):  # for the default URI
+            os.symlink(self.socket, "/run/libvirt/libvirt-sock")
         self._save_capabilities()
 
     @property
@@ -224,6 +226,10 @@ class VirtVm(Vm):
     @property
     def domain(self) -> list[str]:
         return ["-c", self.host.uri, "-d", self.name]
+
+    @property
+    def sockets(self) -> str:
+        return self.host.monitors
 
     def virsh(self, verb: str, *args: object, **how) -> run.Result:
         """`virsh VERB NAME ARGS…`."""
@@ -469,14 +475,6 @@ class VirtVm(Vm):
         if self.job():
             found.append("libvirt's backup job")
         return found + ["nbd server"] * len(inventory["nbd server"])
-
-    def nbd_server_runs(self) -> bool:
-        # QEMU's user may write to the folder of the monitors, not to that of the sockets.
-        sockets, self.lab.sockets = self.lab.sockets, self.host.monitors
-        try:
-            return super().nbd_server_runs()
-        finally:
-            self.lab.sockets = sockets
 
 
 def _quoted(value: dict) -> str:
