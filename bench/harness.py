@@ -68,9 +68,12 @@ class Files:
         self._left = iter(found)
 
     def take(self, size: int) -> Iterator[str]:
-        """Files of `size` bytes in all."""
+        """Files of `size` bytes in all, and hardly more: none is larger than a quarter of that."""
+        largest = size // 4
         for path in self._left:
             if os.path.islink(path) or not os.path.isfile(path) or not os.access(path, os.R_OK):
+                continue
+            if os.stat(path).st_size > largest:
                 continue
             size -= os.stat(path).st_size
             yield path
