@@ -48,7 +48,7 @@ bool lv_enter (LvDomain *lv, TmkError **errp);
 void lv_leave (LvDomain *lv);
 
 /* Why the disk cannot be backed up, or NULL. A static string. */
-const char *lv_disk_why_not (const DiskDef *disk);
+const char *lv_disk_why_not (const LvDomain *lv, const DiskDef *disk);
 
 /* The disk called so, or NULL. */
 const DiskDef *lv_disk_by_name (const LvDomain *lv, const char *name);
@@ -76,6 +76,10 @@ bool live_checkpoint_adopt (LvDomain *lv, const char *name, const char *const *d
 /* Removes what there is of the checkpoint, be it libvirt's or only bitmaps on the disks of `def`.
  */
 bool live_checkpoint_purge (LvDomain *lv, const char *name, TmkError **errp);
+
+/* The domain runs, so a job of its images that is still remembered was killed. What it left in
+ * them, of which libvirt does not know, goes. */
+void lv_drop_images_job (LvDomain *lv);
 
 /* Writes libvirt's description of a checkpoint down, for when the domain is shut off. */
 void lv_keep_checkpoint (LvDomain *lv, const char *name);
