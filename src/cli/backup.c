@@ -185,8 +185,10 @@ print_result (const TmkBackupResult *result, bool powered_off)
     printf ("%.1f s\n", (double) result->elapsed_us / 1e6);
     return;
   }
-  printf ("%.1f s, the guest was held for %.1f ms%s\n", (double) result->elapsed_us / 1e6,
-          (double) result->pause_us / 1e3, point->quiesced ? ", its file systems frozen" : "");
+  printf ("%.1f s", (double) result->elapsed_us / 1e6);
+  if (result->pause_us > 0) /* libvirt does not tell */
+    printf (", the guest was held for %.1f ms", (double) result->pause_us / 1e3);
+  puts (point->quiesced ? ", its file systems frozen" : "");
 }
 
 /* ---- running ------------------------------------------------------------------------------- */
@@ -262,8 +264,6 @@ fill_options (const BackupArgs *given, TmkBackupOptions *options)
       && (!cli_parse_size (given->bandwidth, &options->bandwidth) || options->bandwidth == 0))
     return cli_usage ("backup", "'%s' is no bandwidth: write bytes a second as in 50M",
                       given->bandwidth);
-  if (given->quiesce != (given->agent != NULL))
-    return cli_usage ("backup", "--quiesce and --agent SOCKET go together");
   if (given->agent_timeout < 0 || given->agent_timeout > MAX_AGENT_TIMEOUT_S)
     return cli_usage ("backup", "'%d' is no time to wait for the agent: 1 to %d seconds",
                       given->agent_timeout, MAX_AGENT_TIMEOUT_S);
@@ -335,6 +335,8 @@ cmd_backup (int argc, char **argv)
                       own, &args, 0, 0, &rc))
     return rc;
   TmkBackupOptions options = { .mode = TMK_BACKUP_AUTO };
+  if (!cli_choose_agent (&args, "backup", given.quiesce, &given.agent, &rc))
+    return rc;
   rc = fill_options (&given, &options);
   if (rc != EXIT_DONE)
     return rc;

@@ -175,7 +175,7 @@ is_interrupted (void *unused)
 }
 
 static int
-begin (const CliArgs *args, const BeginArgs *given)
+begin (const CliArgs *args, BeginArgs *given)
 {
   TmkBeginOptions options = {
     .reuse_external = given->reuse_external,
@@ -185,7 +185,6 @@ begin (const CliArgs *args, const BeginArgs *given)
     .secrets = given->secrets,
     .tls_x509 = given->tls_x509,
     .tls_psk = given->tls_psk,
-    .agent = given->agent,
     .agent_timeout_ms = (unsigned) given->agent_timeout * 1000,
     .scratch_timeout = (unsigned) given->scratch_timeout,
     .warn = cli_warn,
@@ -202,8 +201,10 @@ begin (const CliArgs *args, const BeginArgs *given)
                       given->compression_type);
   if (given->compression_type != NULL)
     options.compress = true;
-  if (given->quiesce != (given->agent != NULL))
-    return cli_usage ("begin", "--quiesce and --agent SOCKET go together");
+  int usage;
+  if (!cli_choose_agent (args, "begin", given->quiesce, &given->agent, &usage))
+    return usage;
+  options.agent = given->agent;
   if (given->agent_timeout < 0 || given->agent_timeout > MAX_AGENT_TIMEOUT_S)
     return cli_usage ("begin", "'%d' is no time to wait for the agent: 1 to %d seconds",
                       given->agent_timeout, MAX_AGENT_TIMEOUT_S);

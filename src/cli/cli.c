@@ -335,6 +335,22 @@ cli_open (const CliArgs *args)
   return domain;
 }
 
+bool
+cli_choose_agent (const CliArgs *args, const char *verb, bool quiesce, char **agent, int *rc)
+{
+  bool given = *agent != NULL, with_libvirt = args->domain != NULL;
+  if (with_libvirt && given)
+    *rc = cli_usage (verb, "--agent is not for a domain of libvirt, which knows its agent");
+  else if (!with_libvirt && quiesce != given)
+    *rc = cli_usage (verb, "--quiesce and --agent SOCKET go together");
+  else {
+    if (with_libvirt && quiesce)
+      *agent = g_strdup ("");
+    return true;
+  }
+  return false;
+}
+
 /* --- saying ---------------------------------------------------------------------------------- */
 
 json_t *

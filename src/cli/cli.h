@@ -95,6 +95,10 @@ int cli_describe_verbs (const char *prefix, const Command *verbs, size_t n);
 TmkDomain *cli_open (const CliArgs *args);
 int cli_open_failed (const CliArgs *args);
 
+/* Do --quiesce and --agent go together? A domain of libvirt's has its agent with libvirt: there
+ * `*agent` becomes "". Else says so, with the exit code in `*rc`. */
+bool cli_choose_agent (const CliArgs *args, const char *verb, bool quiesce, char **agent, int *rc);
+
 /* Opens the repository that `args` name; NULL with an exit code in `*rc` after saying why. */
 TmkRepository *cli_open_repository (const CliArgs *args, int *rc);
 /* False, with `*rc` set, after saying that none is named. */
