@@ -165,7 +165,8 @@ class Libvirt:
     def _make_folders(self) -> None:
         for folder in {self.lab.dir, self.lab.sockets}:
             os.chmod(folder, 0o755)
-        for name in (*FOLDERS.values(), "run/libvirt", "sock", "monitors", "log/qemu", f"cache/{CAPABILITIES}"):
+        more = ("run/libvirt", "sock", "monitors", "log/qemu", f"cache/{CAPABILITIES}")
+        for name in (*FOLDERS.values(), *more):
             os.makedirs(os.path.join(self.dir, name))
         self.public(self.monitors)
         self._write("etc/qemu.conf", QEMU_CONF)
@@ -444,7 +445,7 @@ class VirtVm(Vm):
             bitmaps = self.bitmap_names(disk)
             for name in bitmaps:
                 assert not name.startswith(("tmk-", "backup-")), f"disk {disk.name} has {bitmaps}"
-                assert disk.name in covered.get(name, []), f"libvirt does not know {name}: {covered}"
+                assert disk.name in covered.get(name, []), f"libvirt misses {name}: {covered}"
             known = [name for name, disks in covered.items() if disk.name in disks]
             assert set(known) <= set(bitmaps), f"disk {disk.name} has {bitmaps}, libvirt {known}"
             ours = [name for name in bitmaps if name.startswith(repo.prefix)]
