@@ -51,7 +51,7 @@ class Virtnbd:
                           "-n", "-u", checkpoint, "-f", os.path.join(self.vm.sockets, "restore"),
                           "-L", self.lab.path("virtnbdrestore.log"))
             for name, model in models.items():
-                self.lab.compare(f"{out}/{name}", model, "qcow2")
+                self.lab.compare(f"{out}/{name}.qcow2", model, "qcow2")
 
 
 @test(timeout=240)

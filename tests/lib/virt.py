@@ -8,9 +8,9 @@
 
 It is the system's libvirtd, with the system's QEMU driver: QEMU runs as a user of its own and gets
 its images from libvirtd. What it would share with the host lies in the lab's folder, which a mount
-namespace of the test process shows in the place of /etc/libvirt, /run/libvirt and so on. So does
-every program the test runs see it, and the default URI works too. There is no /dev/kvm (it would be
-root's, which makes libvirtd probe QEMU again and again) and no D-Bus. Domains are of type qemu.
+namespace of the test process shows in the place of /run, /etc/libvirt and so on. So does every
+program that the test runs see it, and the default URI works too. There is no D-Bus, and no /dev/kvm
+(it would be root's, which makes libvirtd probe QEMU again and again). Domains are of type qemu.
 
 The lab reaches QEMU over a monitor of its own beside libvirt's, so that a Writer works as on a Vm.
 """
@@ -38,8 +38,8 @@ if TYPE_CHECKING:
 
 DAEMON = "/usr/sbin/libvirtd"
 # What a libvirtd keeps, and the folder of ours that stands for it.
-FOLDERS = {"/etc/libvirt": "etc", "/run/libvirt": "run", "/var/lib/libvirt": "lib",
-           "/var/log/libvirt": "log", "/var/cache/libvirt": "cache", "/run/dbus": "dbus"}
+FOLDERS = {"/run": "run", "/etc/libvirt": "etc", "/var/lib/libvirt": "lib",
+           "/var/log/libvirt": "log", "/var/cache/libvirt": "cache"}
 QEMU_CONF = """stdio_handler = "file"
 security_driver = "none"
 cgroup_controllers = []
@@ -165,7 +165,8 @@ class Libvirt:
     def _make_folders(self) -> None:
         for folder in {self.lab.dir, self.lab.sockets}:
             os.chmod(folder, 0o755)
-        for name in (*FOLDERS.values(), "sock", "monitors", "log/qemu", f"cache/{CAPABILITIES}"):
+        more = ("run/libvirt", "sock", "monitors", "log/qemu", f"cache/{CAPABILITIES}")
+        for name in (*FOLDERS.values(), *more):
             os.makedirs(os.path.join(self.dir, name))
         self.public(self.monitors)
         self._write("etc/qemu.conf", QEMU_CONF)
@@ -184,9 +185,8 @@ class Libvirt:
                 os.mknod(none, stat.S_IFCHR | 0o600, os.makedev(1, 3))
                 run.run(["mount", "--bind", none, "/dev/kvm"])
         for place, ours in FOLDERS.items():
-            if place != "/run/dbus" or os.path.isdir(place):
-                os.makedirs(place, exist_ok=True)
-                run.run(["mount", "--bind", os.path.join(self.dir, ours), place])
+            os.makedirs(place, exist_ok=True)
+            run.run(["mount", "--bind", os.path.join(self.dir, ours), place])
 
     def _write(self, name: str, text: str) -> None:
         with open(os.path.join(self.dir, name), "w", encoding="utf-8") as file:
@@ -307,7 +307,7 @@ class VirtVm(Vm):
 
     @property
     def _pid_file(self) -> str:
-        return os.path.join(self.host.dir, "run", "qemu", f"{self.name}.pid")
+        return os.path.join(self.host.dir, "run", "libvirt", "qemu", f"{self.name}.pid")
 
     # Description ------------------------------------------------------------------------------
 
@@ -445,7 +445,7 @@ class VirtVm(Vm):
             bitmaps = self.bitmap_names(disk)
             for name in bitmaps:
                 assert not name.startswith(("tmk-", "backup-")), f"disk {disk.name} has {bitmaps}"
-                assert disk.name in covered.get(name, []), f"libvirt does not know {name}: {covered}"
+                assert disk.name in covered.get(name, []), f"libvirt misses {name}: {covered}"
             known = [name for name, disks in covered.items() if disk.name in disks]
             assert set(known) <= set(bitmaps), f"disk {disk.name} has {bitmaps}, libvirt {known}"
             ours = [name for name in bitmaps if name.startswith(repo.prefix)]
