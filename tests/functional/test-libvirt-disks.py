@@ -80,4 +80,28 @@ def test_snapshots_and_templates(lab: Lab) -> None:
     repo.check_all()
 
 
+@test(timeout=120)
+def test_external_data_files(lab: Lab) -> None:
+    """The clusters of the image are in a file of their own."""
+    host = Libvirt(lab)
+    data = lab.path("vda.data")
+    disk = lab.disk("vda", SIZE, create=["-o", f"data_file={data}"])
+    host.public(data, 0o644)
+    vm = host.vm([disk, lab.disk("vdb", SIZE)])
+    repo = Repository(lab)
+    vm.change(10)
+    repo.backup(vm).expect(vda="full", vdb="full")
+    vm.change()
+    repo.backup(vm).expect(**INCREMENTAL)
+    vm.change()
+    vm.quit()
+    vm.change()
+    repo.backup(vm).expect(**INCREMENTAL)
+    vm.start()
+    vm.change()
+    repo.backup(vm).expect(**INCREMENTAL)
+    vm.assert_tidy(repo)
+    repo.check_all()
+
+
 main()

@@ -10,7 +10,7 @@ import xml.etree.ElementTree as ElementTree
 
 from backup import Series, backup_xml, checkpoint_xml, disk_xml
 from lab import Disk, Lab, Skip, main, test
-from pull import Pull, covers, pull_disk
+from pull import Pull, pull_disk, pull_document, unix_server
 from push import push, refused
 from virt import Libvirt, VirtVm
 
@@ -252,11 +252,41 @@ def test_refused(lab: Lab) -> None:
     refused(vm, backup_xml([disk_xml("vda", lab.path("x"))]), "bandwidth",
             options=("--bandwidth", "1M"))
     refused(vm, backup_xml([disk_xml("vda", "/no/such/folder/x")]), "/no/such/folder")
+    refused(vm, backup_xml([disk_xml("vda", "/dev/not/there", kind="block")]), "/dev/not/there")
     with open(here, encoding="utf-8") as file:
         assert file.read() == "the user's"
     assert vm.checkpoints() == ["c1"]
     vm.virsh("checkpoint-delete", "c1")
     vm.assert_clean()
+
+
+@test(timeout=120)
+def test_not_onto_a_disk_of_its_own(lab: Lab) -> None:
+    """A target or scratch that is a disk of the domain, or one of another target, by any name."""
+    below = lab.disk("below", SIZE)
+    lab.writer(below).random_ops(lab.rng, 10)
+    overlay = lab.path("vda.qcow2")
+    lab.tool("qemu-img", "create", "-q", "-f", "qcow2", "-b", below.path, "-F", "qcow2", overlay)
+    vda = Disk("vda", overlay, below.model.snapshot())
+    vm = Libvirt(lab).vm([vda, on_device(lab, "vdb", "qcow2")])
+    vm.change()
+    link, hard = lab.path("link"), lab.path("hard")
+    os.symlink(overlay, link)
+    os.link(overlay, hard)
+    reuse = ("--reuse-external",)
+    for path in (overlay, link, hard, below.path, f"{lab.dir}/./vda.qcow2"):
+        refused(vm, backup_xml([disk_xml("vdb", path)]), "vdb", options=reuse)
+        refused(vm, backup_xml([disk_xml("vda", path)]), "vda", options=reuse)
+        refused(vm, pull_document(unix_server(Pull(lab, vm).socket), [pull_disk("vdb", path)]),
+                "vdb", options=reuse)
+    for options in ((), reuse):
+        refused(vm, backup_xml([disk_xml("vda", vm["vdb"].path, kind="block")]), "vda",
+                options=options)
+    twice = lab.path("twice.qcow2")
+    refused(vm, backup_xml([disk_xml("vda", twice), disk_xml("vdb", twice)]), "twice.qcow2")
+    for disk in vm.disks:
+        vm.compare(disk)
+    lab.compare(below.path, below.model)
 
 
 main()

@@ -8,7 +8,7 @@ import os
 import uuid
 
 from backup import backup_xml, checkpoint_xml, disk_xml
-from lab import Disk, Lab, Model, main, test
+from lab import Disk, Lab, Model, main, test, wait_until
 from pki import make_authority
 from pull import Pull, pull_disk
 from push import push
@@ -60,7 +60,7 @@ def test_tcp_and_tls(lab: Lab) -> None:
 @test(timeout=120)
 def test_encrypted_disks(lab: Lab) -> None:
     """The disk, its scratch and the target of a push: each opened by a secret of libvirt's. The
-    images are made here, since QEMU's search for the right effort sometimes fails on slow hosts."""
+    images are made here, by trial: QEMU's search for the right effort fails now and then."""
     host = Libvirt(lab)
     secret = str(uuid.uuid4())
     host.virsh("secret-define", lab.file("secret.xml", "<secret ephemeral='no' private='yes'>"
@@ -70,8 +70,12 @@ def test_encrypted_disks(lab: Lab) -> None:
     key = ["--object", f"secret,id=s,data={PASSPHRASE}"]
 
     def encrypted(path: str) -> str:
-        lab.tool("qemu-img", "create", "-q", "-f", "qcow2", *key, "-o",
-                 "encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=10", path, SIZE)
+        def made() -> bool:
+            return lab.tool("qemu-img", "create", "-q", "-f", "qcow2", *key, "-o", "encrypt.format="
+                            "luks,encrypt.key-secret=s,encrypt.iter-time=10", path, SIZE,
+                            check=False).rc == 0
+
+        wait_until(made, 30, "an encrypted image")
         return path
 
     vda = Disk("vda", encrypted(lab.path("vda.qcow2")), Model(SIZE, 1 << 16), options={"inside": luks})
