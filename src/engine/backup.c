@@ -36,6 +36,8 @@ typedef struct {
   Pipeline *pipeline;
   uint64_t pause_us;
   size_t n_fallbacks;
+  gint64 next_poll;    /* monotonic: when to look after the job */
+  TmkError *job_error; /* why reading was stopped; or NULL */
 } Backup;
 
 static void
@@ -45,6 +47,7 @@ backup_free (Backup *backup)
   repo_writer_free (backup->writer);
   manifest_free (backup->manifest);
   look_free (backup->look);
+  tmk_error_free (backup->job_error);
   if (backup->reserved >= 0)
     fsx_unlock (backup->reserved);
   g_free (backup);
@@ -308,12 +311,34 @@ tell (const Ticking *ticking, const PipelineStats *stats, bool finished)
   options->progress (&progress, options->data);
 }
 
+#define POLL_US (G_USEC_PER_SEC / 2)
+
+/* Of a domain whose jobs must be looked after while they are read. Readers of a job that has failed
+ * need not notice. A poll that fails is no news of the job: its end will tell. */
+static bool
+job_goes_on (Backup *backup)
+{
+  gint64 now = g_get_monotonic_time ();
+  if (!backup->domain->driver->watch_pulls || now < backup->next_poll)
+    return true;
+  backup->next_poll = now + POLL_US;
+  g_autoptr (TmkJobStatus) status = tmk_domain_poll_job (backup->domain, NULL);
+  if (status == NULL || (status->state == TMK_JOB_RUNNING && status->error == NULL))
+    return true;
+  const char *why = status->error;
+  if (why == NULL)
+    why = status->state == TMK_JOB_CANCELLED ? "the job was aborted" : "the job has ended";
+  error_set (&backup->job_error, DOMAIN, TMK_ERR_FAILED, 0, "%s", why);
+  error_hint (&backup->job_error, "%s", status->hint != NULL ? status->hint : "try again");
+  return false;
+}
+
 static bool
 tick (const PipelineStats *stats, void *data)
 {
   const Ticking *ticking = data;
   tell (ticking, stats, false);
-  return !is_cancelled (ticking->backup);
+  return !is_cancelled (ticking->backup) && job_goes_on (ticking->backup);
 }
 
 static void
@@ -403,6 +428,10 @@ copy_disk (Backup *backup, const PlanDisk *plan, ManifestDisk *disk, TmkError **
     become_full (backup, plan, err, disk);
     tmk_error_free (g_steal_pointer (&err));
     ok = read_disk (backup, source, plan, true, disk, &err);
+  }
+  if (!ok && backup->job_error != NULL && !is_cancelled (backup)) {
+    tmk_error_free (err); /* reading was cancelled for it */
+    err = g_steal_pointer (&backup->job_error);
   }
   error_propagate (errp, err);
   return ok;

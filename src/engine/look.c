@@ -2,6 +2,8 @@
 /* engine/look.c: see engine/look.h. */
 #include "engine/look.h"
 
+#include "engine/plan_search.h"
+
 #include <sys/stat.h>
 
 #define DOMAIN "engine"
@@ -46,21 +48,94 @@ name_domain (Look *look, TmkDomain *domain, const TmkBackupOptions *options, Tmk
   return true;
 }
 
-Look *
-look_new (TmkDomain *domain, Repo *repo, const TmkBackupOptions *options, TmkError **errp)
+static void
+forget_disks (Look *look)
 {
-  g_autoptr (Look) look = g_new0 (Look, 1);
+  for (size_t i = 0; look->images != NULL && look->images[i] != NULL; i++) {
+    for (size_t j = 0; j < look->n_images[i]; j++)
+      g_free (look->images[i][j].path);
+    g_free (look->images[i]);
+  }
+  g_clear_pointer (&look->images, g_free);
+  g_clear_pointer (&look->n_images, g_free);
+  g_clear_pointer (&look->disks, tmk_disk_list_free);
+}
+
+static bool
+look_at_disks (Look *look, TmkDomain *domain, TmkError **errp)
+{
+  forget_disks (look);
   look->disks = tmk_domain_disks (domain, errp);
-  if (look->disks == NULL || !name_domain (look, domain, options, errp))
-    return NULL;
+  if (look->disks == NULL)
+    return false;
   look->images = g_new0 (ManifestImage *, look->disks->n_disks + 1);
   look->n_images = g_new0 (size_t, look->disks->n_disks + 1);
   for (size_t i = 0; i < look->disks->n_disks; i++) {
     look->images[i] = identify_images (look->disks->disks[i]);
     look->n_images[i] = look->disks->disks[i]->n_images;
   }
+  return true;
+}
+
+static void
+free_names (gpointer names)
+{
+  g_ptr_array_unref (names);
+}
+
+/* Bitmaps that were made elsewhere (while the disks were powered off, by another tool) are in the
+ * images, and a domain that knows bitmaps by what it was told would not find them. `*told`: it was
+ * told of any. */
+static bool
+adopt_checkpoints (const Look *look, TmkDomain *domain, bool *told, TmkError **errp)
+{
+  PlanInput input = { .points = (const Manifest *const *) look->points->manifests->pdata,
+                      .n_points = look->points->manifests->len };
+  g_autoptr (GPtrArray) order = g_ptr_array_new (); /* names, borrowed … */
+  g_autoptr (GHashTable) disks                      /* … to the disks that may have them */
+      = g_hash_table_new_full (g_str_hash, g_str_equal, NULL, free_names);
+  for (size_t i = 0; i < look->disks->n_disks; i++) {
+    PlanDisk disk = { .disk = look->disks->disks[i],
+                      .images = look->images[i],
+                      .n_images = look->n_images[i] };
+    g_autoptr (GPtrArray) names = g_ptr_array_new ();
+    plan_search_untold (&input, &disk, names);
+    for (guint j = 0; j < names->len; j++) {
+      GPtrArray *of = g_hash_table_lookup (disks, names->pdata[j]);
+      if (of == NULL) {
+        of = g_ptr_array_new ();
+        g_hash_table_insert (disks, names->pdata[j], of);
+        g_ptr_array_add (order, names->pdata[j]);
+      }
+      g_ptr_array_add (of, (void *) disk.disk->name);
+    }
+  }
+  for (guint i = 0; i < order->len; i++) {
+    GPtrArray *of = g_hash_table_lookup (disks, order->pdata[i]);
+    g_ptr_array_add (of, NULL);
+    if (!tmk_domain_checkpoint_adopt (domain, order->pdata[i], (const char *const *) of->pdata,
+                                      errp))
+      return false;
+  }
+  *told = order->len > 0;
+  return true;
+}
+
+Look *
+look_new (TmkDomain *domain, Repo *repo, const TmkBackupOptions *options, TmkError **errp)
+{
+  g_autoptr (Look) look = g_new0 (Look, 1);
+  bool told = false;
+  if (!look_at_disks (look, domain, errp) || !name_domain (look, domain, options, errp))
+    return NULL;
   look->points = points_load (repo, NULL, errp);
   if (look->points == NULL)
+    return NULL;
+  /* To tell the domain changes what it remembers: not in a dry run. */
+  bool adopts = domain->driver->adopts;
+  if (adopts && !options->dry_run
+      && (!adopt_checkpoints (look, domain, &told, errp)
+          || (told && !look_at_disks (look, domain, errp))))
     return NULL;
   const Manifest *const *points = (const Manifest *const *) look->points->manifests->pdata;
   if (plan_needs_checkpoints (points, look->points->manifests->len)
@@ -79,6 +154,7 @@ look_new (TmkDomain *domain, Repo *repo, const TmkBackupOptions *options, TmkErr
     .chunk_size = repo_config (repo)->chunk_size,
     .prefix = look->prefix,
     .checkpoints = look->checkpoints,
+    .untold = adopts && options->dry_run,
   };
   look->plan = plan_new (&input, options, errp);
   return look->plan != NULL ? g_steal_pointer (&look) : NULL;
@@ -91,15 +167,8 @@ look_free (Look *look)
     return;
   plan_free (look->plan);
   points_free (look->points);
-  for (size_t i = 0; look->images != NULL && look->images[i] != NULL; i++) {
-    for (size_t j = 0; j < look->n_images[i]; j++)
-      g_free (look->images[i][j].path);
-    g_free (look->images[i]);
-  }
-  g_free (look->images);
-  g_free (look->n_images);
   tmk_checkpoint_list_free (look->checkpoints);
-  tmk_disk_list_free (look->disks);
+  forget_disks (look);
   g_free (look->prefix);
   g_free (look->domain);
   g_free (look->uuid);

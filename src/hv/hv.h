@@ -17,6 +17,8 @@ typedef struct {
   const char *name; /* "qmp" */
   /* While disks of a pull are read, tmk_domain_poll_job() has to be called some times a second. */
   bool watch_pulls;
+  /* It knows bitmaps by what it was told alone: tmk_domain_checkpoint_adopt() matters. */
+  bool adopts;
   void (*free) (TmkDomain *domain);
   /* For hv_reserve(). */
   int (*reserve) (TmkDomain *domain, TmkError **errp);
