@@ -24,7 +24,8 @@ typedef struct {
 typedef struct {
   /* The one disk to restore; `to` is then a new file, a block device, or an NBD URI. NULL: all, and
    * `to` is a folder (made where missing), which gets TARGET.qcow2 or TARGET.raw of each, beside
-   * domain.xml where the point has it. */
+   * domain.xml where the point has it, and the domain's files: NAME of an "nvram", ROLE/NAME of
+   * others. */
   const char *disk;
   const char *to;
   const char
@@ -44,6 +45,8 @@ typedef struct {
   uint64_t elapsed_us;
   size_t n_targets;
   const char *const *disks, *const *targets; /* which disk went where */
+  size_t n_files;
+  const char *const *files; /* the domain's files: where they are */
 } TmkRestoreResult;
 
 void tmk_restore_result_free (TmkRestoreResult *result);

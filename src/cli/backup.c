@@ -129,6 +129,10 @@ warn_about (TmkDomain *domain, const BackupArgs *given, const TmkBackupResult *r
     fprintf (stderr, "tidemark: warning: disk %s: not backed up\n", result->skipped[i]);
     any = true;
   }
+  for (size_t i = 0; i < result->n_left_out; i++) {
+    fprintf (stderr, "tidemark: warning: %s: not in the point\n", result->left_out[i]);
+    any = true;
+  }
   if (result->n_fallbacks > 0) {
     const char *verb = given->dry_run ? "would be" : "was";
     fprintf (stderr,
@@ -146,7 +150,7 @@ warn_about (TmkDomain *domain, const BackupArgs *given, const TmkBackupResult *r
 static json_t *
 result_json (const BackupArgs *given, const TmkBackupResult *result)
 {
-  json_t *out = json_object (), *skipped = json_array ();
+  json_t *out = json_object (), *skipped = json_array (), *left_out = json_array ();
   g_autoptr (json_t) point = cli_point_json (result->point);
   bool made = !given->dry_run && result->point->id != NULL;
   json_object_set_new (out, "point", jsonx_string_or_null (made ? result->point->id : NULL));
@@ -155,6 +159,9 @@ result_json (const BackupArgs *given, const TmkBackupResult *result)
   for (size_t i = 0; i < result->n_skipped; i++)
     json_array_append_new (skipped, jsonx_string_or_null (result->skipped[i]));
   json_object_set_new (out, "skipped", skipped);
+  for (size_t i = 0; i < result->n_left_out; i++)
+    json_array_append_new (left_out, jsonx_string_or_null (result->left_out[i]));
+  json_object_set_new (out, "left_out", left_out);
   json_object_set_new (out, "fallbacks", json_integer ((json_int_t) result->n_fallbacks));
   json_object_set_new (out, "pause_us", json_integer ((json_int_t) result->pause_us));
   json_object_set_new (out, "elapsed_us", json_integer ((json_int_t) result->elapsed_us));

@@ -26,13 +26,15 @@ static void
 on_damage (const TmkDamage *damage, void *data)
 {
   Restore *restore = data;
-  progress_say (restore->progress,
-                "tidemark: damaged: disk '%s', %" G_GUINT64_FORMAT " bytes at %" G_GUINT64_FORMAT
-                ": %s",
-                damage->disk, damage->length, damage->offset, damage->message);
+  progress_say (
+      restore->progress,
+      "tidemark: damaged: %s '%s', %" G_GUINT64_FORMAT " bytes at %" G_GUINT64_FORMAT ": %s",
+      damage->file != NULL ? "file" : "disk", damage->file != NULL ? damage->file : damage->disk,
+      damage->length, damage->offset, damage->message);
   json_t *entry = json_object ();
   json_object_set_new (entry, "point", jsonx_string_or_null (damage->point));
   json_object_set_new (entry, "disk", jsonx_string_or_null (damage->disk));
+  json_object_set_new (entry, "file", jsonx_string_or_null (damage->file));
   json_object_set_new (entry, "offset", json_integer ((json_int_t) damage->offset));
   json_object_set_new (entry, "length", json_integer ((json_int_t) damage->length));
   json_object_set_new (entry, "message", jsonx_string_or_null (damage->message));
@@ -64,7 +66,7 @@ static void
 print_result (const CliArgs *args, const char *point, const TmkRestoreResult *result)
 {
   if (args->json) {
-    json_t *disks = json_array ();
+    json_t *disks = json_array (), *files = json_array ();
     for (size_t i = 0; i < result->n_targets; i++) {
       json_t *entry = json_object ();
       json_object_set_new (entry, "name", jsonx_string_or_null (result->disks[i]));
@@ -74,6 +76,9 @@ print_result (const CliArgs *args, const char *point, const TmkRestoreResult *re
     json_t *document = json_object ();
     json_object_set_new (document, "point", jsonx_string_or_null (point));
     json_object_set_new (document, "disks", disks);
+    for (size_t i = 0; i < result->n_files; i++)
+      json_array_append_new (files, jsonx_string_or_null (result->files[i]));
+    json_object_set_new (document, "files", files);
     json_object_set_new (document, "size", json_integer ((json_int_t) result->size));
     json_object_set_new (document, "written", json_integer ((json_int_t) result->written));
     json_object_set_new (document, "elapsed_us", json_integer ((json_int_t) result->elapsed_us));
@@ -82,6 +87,8 @@ print_result (const CliArgs *args, const char *point, const TmkRestoreResult *re
   }
   for (size_t i = 0; i < result->n_targets; i++)
     printf ("%s\t%s\n", result->disks[i], result->targets[i]);
+  for (size_t i = 0; i < result->n_files; i++)
+    printf ("file\t%s\n", result->files[i]);
   if (args->quiet)
     return;
   g_autofree char *written = cli_size (result->written);

@@ -15,6 +15,7 @@ stats_json (TmkRepository *repository, const TmkRepositoryStats *stats)
     { "points", stats->points },
     { "domains", stats->domains },
     { "disks", stats->disks },
+    { "files", stats->files },
     { "logical", stats->logical },
     { "objects", stats->objects },
     { "packs", stats->packs },

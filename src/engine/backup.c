@@ -12,6 +12,7 @@
  * behind its end, a checkpoint whose point does not exist; it removes both.
  */
 #include "engine/definition.h"
+#include "engine/keep.h"
 #include "engine/pipeline.h"
 #include "blk/source.h"
 #include "repo/repository.h"
@@ -31,7 +32,9 @@ typedef struct {
   int reserved;             /* descriptor, or -1 */
   gint64 began;             /* monotonic */
   Look *look;
-  Manifest *manifest; /* of the selected disks; complete when it is published */
+  Manifest *manifest;                /* of the selected disks; complete when it is published */
+  TmkDomainDescription *description; /* unless it is a dry run */
+  GPtrArray *left_out; /* of char *: what belongs to the domain and is not in the point */
   RepoWriter *writer;
   Pipeline *pipeline;
   uint64_t pause_us;
@@ -46,6 +49,8 @@ backup_free (Backup *backup)
   pipeline_free (backup->pipeline);
   repo_writer_free (backup->writer);
   manifest_free (backup->manifest);
+  tmk_domain_description_free (backup->description);
+  g_ptr_array_unref (backup->left_out);
   look_free (backup->look);
   tmk_error_free (backup->job_error);
   if (backup->reserved >= 0)
@@ -126,6 +131,8 @@ describe (Backup *backup, TmkError **errp)
   manifest->host = g_strdup (g_get_host_name ());
   manifest->tool = g_strdup ("tidemark " TIDEMARK_VERSION);
   manifest->domain_xml = g_strdup (backup->options.domain_xml);
+  if (manifest->domain_xml == NULL && backup->description != NULL)
+    manifest->domain_xml = g_strdup (backup->description->xml);
   n = 0;
   for (size_t i = 0; i < look->plan->n_disks; i++) {
     if (!look->plan->disks[i].selected)
@@ -503,7 +510,9 @@ run (Backup *backup, TmkError **errp)
 {
   if (!begin (backup, errp))
     return false;
-  if (!note_job (backup, errp) || !copy_disks (backup, errp)
+  if (!keep_files (backup->description, backup->pipeline, repo_config (backup->repo)->chunk_size,
+                   backup->manifest, backup->left_out, errp)
+      || !note_job (backup, errp) || !copy_disks (backup, errp)
       || !tmk_domain_end (backup->domain, errp)) {
     explain_end (backup, errp);
     take_back (backup);
@@ -532,6 +541,7 @@ backup_new (TmkDomain *domain, TmkRepository *repository, const TmkBackupOptions
   backup->repo = repository_repo (repository);
   backup->began = g_get_monotonic_time ();
   backup->reserved = -1;
+  backup->left_out = g_ptr_array_new_with_free_func (g_free);
   if (options != NULL)
     backup->options = *options;
   backup->options.begin.owner = OWNER;
@@ -543,7 +553,7 @@ backup_new (TmkDomain *domain, TmkRepository *repository, const TmkBackupOptions
 typedef struct {
   TmkBackupResult public_part;
   TmkPointList *points;
-  char **skipped;
+  char **skipped, **left_out;
 } BackupResult;
 
 void
@@ -554,14 +564,23 @@ tmk_backup_result_free (TmkBackupResult *result)
   BackupResult *own = (BackupResult *) result;
   tmk_point_list_free (own->points);
   g_strfreev (own->skipped);
+  g_strfreev (own->left_out);
   g_free (own);
+}
+
+static char **
+copy_texts (const GPtrArray *texts)
+{
+  char **copy = g_new0 (char *, texts->len + 1);
+  for (guint i = 0; i < texts->len; i++)
+    copy[i] = g_strdup (g_ptr_array_index (texts, i));
+  return copy;
 }
 
 static TmkBackupResult *
 to_result (const Backup *backup)
 {
   const Manifest *manifest = backup->manifest;
-  const GPtrArray *skipped = backup->look->plan->skipped;
   BackupResult *result = g_new0 (BackupResult, 1);
   TmkBackupResult *shown = &result->public_part;
   result->points = repository_describe (&manifest, 1);
@@ -569,11 +588,12 @@ to_result (const Backup *backup)
   shown->pause_us = backup->pause_us;
   shown->elapsed_us = (uint64_t) (g_get_monotonic_time () - backup->began);
   shown->n_fallbacks = backup->n_fallbacks;
-  result->skipped = g_new0 (char *, skipped->len + 1);
-  for (guint i = 0; i < skipped->len; i++)
-    result->skipped[i] = g_strdup (g_ptr_array_index (skipped, i));
+  result->skipped = copy_texts (backup->look->plan->skipped);
   shown->skipped = (const char *const *) result->skipped;
-  shown->n_skipped = skipped->len;
+  shown->n_skipped = backup->look->plan->skipped->len;
+  result->left_out = copy_texts (backup->left_out);
+  shown->left_out = (const char *const *) result->left_out;
+  shown->n_left_out = backup->left_out->len;
   return shown;
 }
 
@@ -604,7 +624,14 @@ prepare (Backup *backup, TmkError **errp)
       return false;
   }
   backup->look = look_new (backup->domain, backup->repo, &backup->options, errp);
-  if (backup->look == NULL || !describe (backup, errp))
+  if (backup->look == NULL)
+    return false;
+  if (!backup->options.dry_run) {
+    backup->description = tmk_domain_describe (backup->domain, errp);
+    if (backup->description == NULL)
+      return false;
+  }
+  if (!describe (backup, errp))
     return false;
   if (backup->options.planned != NULL) {
     const Manifest *manifest = backup->manifest;

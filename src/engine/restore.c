@@ -33,7 +33,7 @@ static void
 report (const Restore *self, uint64_t done, bool finished)
 {
   const ManifestDisk *disk = self->item->disk;
-  if (self->options->progress == NULL)
+  if (self->options->progress == NULL || self->item->file != NULL)
     return;
   /* What a manifest says of used bytes is not relied upon. */
   TmkRestoreProgress progress = { .disk = disk->name,
@@ -80,7 +80,8 @@ on_damage (uint64_t offset, uint64_t length, const char *message, void *data)
   if (self->options->damage == NULL)
     return;
   TmkDamage damage = { .point = self->manifest->id,
-                       .disk = self->item->disk->name,
+                       .disk = self->item->file == NULL ? self->item->disk->name : NULL,
+                       .file = self->item->file != NULL ? self->item->disk->name : NULL,
                        .offset = offset,
                        .length = length,
                        .message = message };
@@ -107,7 +108,7 @@ restore_disk (Restore *self, const Destination *item, TmkError **errp)
     return false;
   report (self, 0, false);
   if (!writeout_run (&job, &result, errp)) {
-    error_prefix (errp, "disk '%s'", item->disk->name);
+    error_prefix (errp, "%s '%s'", item->file != NULL ? "file" : "disk", item->disk->name);
     return false;
   }
   self->written += result.written;
@@ -177,16 +178,22 @@ result_new (const Restore *self, const Destinations *destinations, gint64 began)
   TmkRestoreResult *result = g_new0 (TmkRestoreResult, 1);
   char **disks = g_new0 (char *, destinations->n + 1);
   char **targets = g_new0 (char *, destinations->n + 1);
+  char **files = g_new0 (char *, destinations->n + 1);
   for (size_t i = 0; i < destinations->n; i++) {
-    disks[i] = g_strdup (destinations->items[i].disk->name);
-    targets[i] = g_strdup (destinations->items[i].name);
-    result->size += destinations->items[i].disk->size;
+    const Destination *item = &destinations->items[i];
+    if (item->file != NULL) {
+      files[result->n_files++] = g_strdup (item->name);
+      continue;
+    }
+    disks[result->n_targets] = g_strdup (item->disk->name);
+    targets[result->n_targets++] = g_strdup (item->name);
+    result->size += item->disk->size;
   }
   result->written = self->written;
   result->elapsed_us = (uint64_t) (g_get_monotonic_time () - began);
-  result->n_targets = destinations->n;
   result->disks = (const char *const *) disks;
   result->targets = (const char *const *) targets;
+  result->files = (const char *const *) files;
   return result;
 }
 
@@ -197,6 +204,7 @@ tmk_restore_result_free (TmkRestoreResult *result)
     return;
   g_strfreev ((char **) result->disks);
   g_strfreev ((char **) result->targets);
+  g_strfreev ((char **) result->files);
   g_free (result);
 }
 
