@@ -28,13 +28,14 @@ enum {
   /* Parsing: the document describes a checkpoint that exists already, so it must have a
    * name and a creationTime, and its parent and disks are kept. */
   TMK_CHECKPOINT_REDEFINE = 1 << 1,
-  /* Formatting: show each disk's `size`, the bytes changed since, where known. */
+  /* Formatting: show each disk's `size`, the bytes changed since, where known. Parsing: read it. */
   TMK_CHECKPOINT_SIZE = 1 << 2,
   /* Formatting: leave `<domain>` out. */
   TMK_CHECKPOINT_NO_DOMAIN = 1 << 3,
 };
 
-/* `flags`: TMK_XML_INTERNAL and TMK_CHECKPOINT_REDEFINE. See tmk_backup_def_parse(). */
+/* `flags`: TMK_XML_INTERNAL, TMK_CHECKPOINT_REDEFINE and TMK_CHECKPOINT_SIZE. See
+ * tmk_backup_def_parse(). */
 TmkCheckpointDef *tmk_checkpoint_def_parse (const char *xml, size_t len, const char *origin,
                                             unsigned flags, TmkError **errp);
 

@@ -141,6 +141,17 @@ parse_internal (CheckpointDisk *disk, const char *origin, const xmlNode *node, T
 }
 
 static bool
+parse_size (CheckpointDisk *disk, const char *origin, const xmlNode *node, TmkError **errp)
+{
+  g_autofree char *size = xml_attr (node, "size");
+  disk->has_size = size != NULL;
+  if (size != NULL && !xml_number (size, G_MAXUINT64, &disk->size))
+    return xml_fault (origin, node, errp, "disk '%s': size='%s' is not a number of bytes",
+                      disk->name, size);
+  return true;
+}
+
+static bool
 parse_disk (TmkCheckpointDef *def, const char *origin, const xmlNode *node, unsigned flags,
             TmkError **errp)
 {
@@ -159,6 +170,8 @@ parse_disk (TmkCheckpointDef *def, const char *origin, const xmlNode *node, unsi
   disk->covered = covered;
   if (covered)
     disk->bitmap = xml_attr_full (node, "bitmap");
+  if ((flags & TMK_CHECKPOINT_SIZE) != 0 && !parse_size (disk, origin, node, errp))
+    return false;
   return (flags & TMK_XML_INTERNAL) == 0 || parse_internal (disk, origin, node, errp);
 }
 

@@ -52,6 +52,7 @@ domain_def_copy (const TmkDomainDef *def)
     to->type = disk->type;
     to->readonly = disk->readonly;
     to->shareable = disk->shareable;
+    to->iothread = disk->iothread;
     to->transient = disk->transient;
     to->empty = disk->empty;
     for (guint j = 0; j < disk->chain->len; j++) {

@@ -25,8 +25,9 @@ typedef struct {
   char *serial; /* or NULL */
   StorageType type;
   gboolean readonly, shareable, transient;
-  gboolean empty;   /* no medium: a drive without source */
-  GPtrArray *chain; /* of DiskSourceDef*: [0] is the active image; empty for an empty drive */
+  gboolean iothread; /* it is served by one or several of them */
+  gboolean empty;    /* no medium: a drive without source */
+  GPtrArray *chain;  /* of DiskSourceDef*: [0] is the active image; empty for an empty drive */
 } DiskDef;
 
 struct TmkDomainDef {

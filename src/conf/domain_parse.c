@@ -200,6 +200,14 @@ read_chain (DiskDef *disk, const xmlNode *node, const char *origin, TmkError **e
   return true;
 }
 
+static gboolean
+has_iothread (const xmlNode *disk)
+{
+  const xmlNode *driver = xml_child (disk, "driver");
+  g_autofree char *number = driver != NULL ? xml_attr_full (driver, "iothread") : NULL;
+  return number != NULL || (driver != NULL && xml_child (driver, "iothreads") != NULL);
+}
+
 static bool
 read_disk (TmkDomainDef *def, GHashTable *seen, const xmlNode *node, const char *origin,
            TmkError **errp)
@@ -227,6 +235,7 @@ read_disk (TmkDomainDef *def, GHashTable *seen, const xmlNode *node, const char 
   disk->readonly = xml_child (node, "readonly") != NULL || strcmp (disk->device, "cdrom") == 0;
   disk->shareable = xml_child (node, "shareable") != NULL;
   disk->transient = xml_child (node, "transient") != NULL;
+  disk->iothread = has_iothread (node);
   disk->alias = child_attr (node, "alias", "name");
   disk->serial = xml_text (xml_child (node, "serial"));
   return true;

@@ -75,6 +75,7 @@ tmk_disk_list_free (TmkDiskList *list)
 {
   if (list == NULL)
     return;
+  tmk_disk_list_free (((HvDiskList *) list)->inner);
   hv_arena_free (((HvDiskList *) list)->arena);
   g_free (list);
 }

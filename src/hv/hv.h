@@ -70,6 +70,7 @@ const char *hv_arena_string (HvArena *arena, const char *s);
 typedef struct {
   TmkDiskList public_part;
   HvArena *arena;
+  TmkDiskList *inner; /* owned: another list, some of whose disks are in this one; or NULL */
 } HvDiskList;
 typedef struct {
   TmkCheckpointList public_part;

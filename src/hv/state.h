@@ -6,6 +6,7 @@
  *   STATE/domains/KEY/reserved         held by a backup as long as it takes
  *   STATE/domains/KEY/job.json         the running (or interrupted) job
  *   STATE/domains/KEY/last.json        the last job that ended
+ *   STATE/domains/KEY/libvirt-job.json, libvirt-last.json   the same of jobs that libvirt runs
  *   STATE/domains/KEY/daemon.pid       of the qemu-storage-daemon that serves a staged pull
  *   STATE/domains/KEY/pending.json     bitmaps to remove when QEMU is there again
  *   STATE/domains/KEY/checkpoints/NAME.xml  descriptions of checkpoints, in the internal form

@@ -1,0 +1,437 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * hv/libvirt/begin.c: starting a job of libvirt's.
+ *
+ * The definition is aligned here, so that it is known what is asked for, and taken back from
+ * libvirt as what it made of it. What is about to be done is written down first.
+ */
+#include "hv/libvirt/job.h"
+
+#include "util/fsx.h"
+#include "util/testpoint.h"
+
+#include <errno.h>
+#include <pwd.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define DOMAIN "libvirt"
+#define QEMU_WITHOUT_IOTHREAD_FAULT 10000000 /* as libvirt counts: 10.0.0 */
+
+typedef struct {
+  LvDomain *lv;
+  const TmkBeginOptions *options;
+  char *id;
+  TmkBackupDef *def;            /* aligned */
+  TmkCheckpointDef *checkpoint; /* aligned, or NULL */
+  char *folder;                 /* of our own socket, or NULL */
+  json_t *record;
+} Begin;
+
+static void
+begin_clear (Begin *begin)
+{
+  g_free (begin->id);
+  tmk_backup_def_free (begin->def);
+  tmk_checkpoint_def_free (begin->checkpoint);
+  g_free (begin->folder);
+  json_decref (begin->record);
+}
+G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC (Begin, begin_clear)
+
+/* --- may it begin? --------------------------------------------------------------------------- */
+
+static bool
+refuse_options (const TmkBeginOptions *options, TmkError **errp)
+{
+  const char *what = NULL, *instead = NULL;
+  if (options->bandwidth != 0)
+    what = "a limit to the bandwidth of a push", instead = "leave it out";
+  else if (options->compress || options->compression_type != NULL)
+    what = "compression", instead = "leave it out, or back up into a repository";
+  else if (options->secrets != NULL)
+    what = "a folder of secrets", instead = "give libvirt the secret, with 'virsh secret-define'";
+  else if (options->tls_x509 != NULL || options->tls_psk != NULL)
+    what = "other certificates", instead = "set backup_tls_x509_cert_dir in libvirt's qemu.conf";
+  if (what == NULL)
+    return true;
+  error_set (errp, DOMAIN, TMK_ERR_UNSUPPORTED, 0, "libvirt's jobs do not take %s", what);
+  error_hint (errp, "%s", instead);
+  return false;
+}
+
+/* Cleans up behind a job that is over, or was cut off while it began; refuses where one runs.
+ * libvirt itself would wait for half a minute. */
+static bool
+make_way (LvDomain *lv, TmkError **errp)
+{
+  TmkError *err = NULL;
+  g_autoptr (json_t) record = lv_job_read (lv, &err);
+  if (err != NULL) {
+    error_propagate (errp, err);
+    return false;
+  }
+  bool starting = g_strcmp0 (jsonx_string (record, "phase"), "starting") == 0;
+  if (record != NULL && !starting && lv_job_is_there (lv, record)) {
+    error_set (errp, DOMAIN, TMK_ERR_BUSY, 0, "a backup job runs already");
+    error_hint (errp, "end it with 'tidemark end' or 'tidemark abort', or wait for it");
+    return false;
+  }
+  if (record != NULL) {
+    lv_job_look (lv, record);
+    if (!lv_job_stop (lv, record, errp))
+      return false;
+    if (!lv_job_has_result (record))
+      lv_job_set_result (record, "cancelled", NULL);
+    if (!lv_job_settle (lv, record, errp))
+      return false;
+  }
+  if (lv_job_is_stranger (lv, NULL)) {
+    error_set (errp, DOMAIN, TMK_ERR_BUSY, 0, "libvirt runs a backup job that is not tidemark's");
+    error_hint (errp, "wait for it, or end it with 'virsh domjobabort %s'", lv->name);
+    return false;
+  }
+  virDomainJobInfo info;
+  if (virDomainGetJobInfo (lv->dom, &info) != 0 || info.type == VIR_DOMAIN_JOB_NONE)
+    return true;
+  error_set (errp, DOMAIN, TMK_ERR_BUSY, 0,
+             "libvirt is at work on the domain: it is being saved,"
+             " dumped or moved");
+  error_hint (errp, "try again when that has ended; see 'virsh domjobinfo %s'", lv->name);
+  return false;
+}
+
+/* An export of such a disk aborts QEMU when its client leaves (QUIRK_IOTHREAD_EXPORT of
+ * qmp/quirks.h), under libvirt too. */
+/* Asked only where it matters: libvirt may look at QEMU's program anew, which takes seconds. */
+static bool
+has_iothread_fault (const LvDomain *lv)
+{
+  unsigned long version = 0;
+  return virConnectGetVersion (lv->connection, &version) != 0
+         || version < QEMU_WITHOUT_IOTHREAD_FAULT;
+}
+
+static bool
+check_iothreads (const Begin *begin, TmkError **errp)
+{
+  for (guint i = 0; begin->def->pull && i < begin->def->disks->len; i++) {
+    const BackupDisk *disk = g_ptr_array_index (begin->def->disks, i);
+    const DiskDef *is = lv_disk_by_name (begin->lv, disk->name);
+    if (!disk->backup || is == NULL || !is->iothread)
+      continue;
+    if (!has_iothread_fault (begin->lv))
+      return true;
+    error_set (errp, DOMAIN, TMK_ERR_UNSUPPORTED, 0,
+               "disk '%s' has an iothread: to export it would end a QEMU older than 10.0",
+               disk->name);
+    error_hint (errp, "shut the domain down and back it up then, or leave the disk out");
+    return false;
+  }
+  return true;
+}
+
+static bool
+check_disks (const Begin *begin, TmkError **errp)
+{
+  for (guint i = 0; i < begin->def->disks->len; i++) {
+    const BackupDisk *disk = g_ptr_array_index (begin->def->disks, i);
+    const DiskDef *is = lv_disk_by_name (begin->lv, disk->name);
+    const char *why_not = disk->backup && is != NULL ? lv_disk_why_not (is) : NULL;
+    if (why_not == NULL)
+      continue;
+    error_set (errp, DOMAIN, TMK_ERR_UNSUPPORTED, 0, "disk '%s' cannot be backed up: %s",
+               disk->name, why_not);
+    error_hint (errp, "leave it out: backup='no'");
+    return false;
+  }
+  return check_iothreads (begin, errp);
+}
+
+/* A full one copies what the image has; an incremental one, at most the same. */
+static bool
+check_room (const Begin *begin, TmkError **errp)
+{
+  guint64 needed = 0, room = G_MAXUINT64;
+  for (guint i = 0; i < begin->def->disks->len && !begin->def->pull; i++) {
+    const BackupDisk *disk = g_ptr_array_index (begin->def->disks, i);
+    virDomainBlockInfo info;
+    guint64 free_bytes;
+    if (!disk->backup || disk->mode != BACKUP_MODE_FULL || disk->store->type != STORAGE_FILE
+        || virDomainGetBlockInfo (begin->lv->dom, disk->name, &info, 0) != 0
+        || !fsx_free_space (disk->store->path, &free_bytes, NULL))
+      continue;
+    needed += info.allocation;
+    room = MIN (room, free_bytes);
+    if (needed <= room || begin->options->no_space_check)
+      continue;
+    error_set (errp, DOMAIN, TMK_ERR_NO_SPACE, 0,
+               "disk '%s': '%s' may need %" G_GUINT64_FORMAT " bytes, and %" G_GUINT64_FORMAT
+               " are free",
+               disk->name, disk->store->path, needed, room);
+    error_hint (errp, "free some space, choose another folder, or insist with --no-space-check");
+    return false;
+  }
+  return true;
+}
+
+/* Nothing of the user's is written over. */
+static bool
+check_targets (const Begin *begin, TmkError **errp)
+{
+  for (guint i = 0; i < begin->def->disks->len; i++) {
+    const BackupDisk *disk = g_ptr_array_index (begin->def->disks, i);
+    struct stat st;
+    if (!disk->backup || disk->store == NULL || disk->store->type != STORAGE_FILE)
+      continue;
+    bool exists = stat (disk->store->path, &st) == 0;
+    if (exists == begin->options->reuse_external)
+      continue;
+    error_set (errp, DOMAIN, exists ? TMK_ERR_EXISTS : TMK_ERR_NOT_FOUND, 0,
+               exists ? "disk '%s': '%s' exists" : "disk '%s': there is no '%s' to be used",
+               disk->name, disk->store->path);
+    error_hint (errp, exists ? "move it away, choose another name, or use --reuse-external"
+                             : "make it, or leave --reuse-external out");
+    return false;
+  }
+  return true;
+}
+
+/* --- preparing ------------------------------------------------------------------------------- */
+
+/* QEMU's user, as the running domain's `<seclabel model='dac'>` has it; ours where there is none.
+ * It is "+64055:+64055" or has names. */
+static bool
+qemu_user (const LvDomain *lv, uid_t *uid)
+{
+  g_autoptr (GRegex) regex
+      = g_regex_new ("<seclabel[^>]*model='dac'[^>]*>\\s*<label>\\+?([^:<]+)", 0, 0, NULL);
+  g_autoptr (GMatchInfo) match = NULL;
+  if (!g_regex_match (regex, lv->xml, 0, &match))
+    return false;
+  g_autofree char *user = g_match_info_fetch (match, 1);
+  char *end;
+  unsigned long number = strtoul (user, &end, 10);
+  if (*user != '\0' && *end == '\0') {
+    *uid = (uid_t) number;
+    return true;
+  }
+  const struct passwd *entry = getpwnam (user);
+  if (entry != NULL)
+    *uid = entry->pw_uid;
+  return entry != NULL;
+}
+
+/* The user's own where the definition names one; else one that nobody else can reach. */
+static bool
+choose_server (Begin *begin, TmkError **errp)
+{
+  if (!begin->def->pull || begin->def->server != NULL)
+    return true;
+  const char *runtime = g_getenv ("XDG_RUNTIME_DIR");
+  bool root = geteuid () == 0;
+  if (root)
+    runtime = "/run";
+  if (runtime == NULL || !g_path_is_absolute (runtime) || access (runtime, W_OK | X_OK) != 0)
+    runtime = g_get_tmp_dir ();
+  begin->folder = g_strdup_printf ("%s/tidemark-%s", runtime, begin->id);
+  if (mkdir (begin->folder, 0700) != 0) {
+    error_set_errno (errp, DOMAIN, errno, "cannot make the folder '%s' for the NBD server's socket",
+                     begin->folder);
+    error_hint (errp, "name a socket in the definition: <server transport='unix' socket='/…'/>");
+    return false;
+  }
+  uid_t uid = 0;
+  if (root && qemu_user (begin->lv, &uid) && chown (begin->folder, uid, (gid_t) -1) != 0) {
+    error_set_errno (errp, DOMAIN, errno, "cannot give '%s' to QEMU's user", begin->folder);
+    return false;
+  }
+  BackupServer *server = g_new0 (BackupServer, 1);
+  server->transport = BACKUP_SERVER_UNIX;
+  server->tls = -1;
+  server->socket = g_build_filename (begin->folder, "nbd", NULL);
+  begin->def->server = server;
+  return true;
+}
+
+static bool
+align (Begin *begin, const TmkBackupDef *def, const TmkCheckpointDef *checkpoint, TmkError **errp)
+{
+  LvDomain *lv = begin->lv;
+  begin->id = g_uuid_string_random ();
+  begin->id[8] = '\0'; /* short: a socket's path has at most 107 bytes */
+  g_autofree char *suffix
+      = checkpoint != NULL
+            ? g_strdup (checkpoint->name)
+            : g_strdup_printf ("%" G_GINT64_FORMAT, g_get_real_time () / G_USEC_PER_SEC);
+  begin->def = tmk_backup_def_copy (def);
+  if (!tmk_backup_def_align (begin->def, lv->def, suffix, errp))
+    return false;
+  if (checkpoint == NULL)
+    return true;
+  begin->checkpoint = tmk_checkpoint_def_copy (checkpoint);
+  if (!tmk_checkpoint_def_align (begin->checkpoint, lv->def, errp))
+    return false;
+  virDomainCheckpointPtr other
+      = virDomainCheckpointLookupByName (lv->dom, begin->checkpoint->name, 0);
+  if (other == NULL)
+    return true;
+  virDomainCheckpointFree (other);
+  error_set (errp, DOMAIN, TMK_ERR_EXISTS, 0, "there is a checkpoint '%s' already",
+             begin->checkpoint->name);
+  error_hint (errp, "choose another name, or delete it with 'tidemark checkpoint delete'");
+  return false;
+}
+
+/* --- writing down ---------------------------------------------------------------------------- */
+
+static json_t *
+disk_record (const Begin *begin, const BackupDisk *disk)
+{
+  bool incremental = disk->mode == BACKUP_MODE_INCREMENTAL;
+  virDomainBlockInfo info = { 0 };
+  (void) virDomainGetBlockInfo (begin->lv->dom, disk->name, &info, 0);
+  json_t *out = json_object ();
+  json_object_set_new (out, "name", jsonx_string_or_null (disk->name));
+  json_object_set_new (out, "mode", jsonx_string_or_null (backup_mode_name (disk->mode)));
+  json_object_set_new (out, "incremental", jsonx_string_or_null (disk->incremental));
+  json_object_set_new (out, "target", jsonx_string_or_null (disk->store->path));
+  json_object_set_new (out, "block", json_boolean (disk->store->type == STORAGE_BLOCK));
+  json_object_set_new (
+      out, "made",
+      json_boolean (disk->store->type == STORAGE_FILE && !begin->options->reuse_external));
+  json_object_set_new (out, "format", jsonx_string_or_null (disk->store->format));
+  json_object_set_new (out, "size", json_integer ((json_int_t) info.capacity));
+  json_object_set_new (out, "state", json_string ("running"));
+  if (!begin->def->pull)
+    return out;
+  g_autofree char *bitmap = g_strconcat ("backup-", disk->name, NULL);
+  json_object_set_new (
+      out, "export",
+      jsonx_string_or_null (disk->exportname != NULL ? disk->exportname : disk->name));
+  if (incremental)
+    json_object_set_new (
+        out, "exportbitmap",
+        jsonx_string_or_null (disk->exportbitmap != NULL ? disk->exportbitmap : bitmap));
+  return out;
+}
+
+static void
+set_definition (Begin *begin, const TmkBackupDef *def)
+{
+  char *xml = tmk_backup_def_format (def, TMK_XML_INTERNAL);
+  json_object_set_new (begin->record, "definition", jsonx_string_or_null (xml));
+  tmk_free (xml);
+}
+
+static bool
+write_down (Begin *begin, TmkError **errp)
+{
+  json_t *disks = json_array ();
+  for (guint i = 0; i < begin->def->disks->len; i++) {
+    const BackupDisk *disk = g_ptr_array_index (begin->def->disks, i);
+    if (disk->backup)
+      json_array_append_new (disks, disk_record (begin, disk));
+  }
+  begin->record = json_pack ("{s:i, s:s, s:b, s:s, s:I, s:o}", "format", 1, "id", begin->id, "pull",
+                             begin->def->pull, "phase", "starting", "started_us",
+                             (json_int_t) g_get_real_time (), "disks", disks);
+  json_object_set_new (begin->record, "owner", jsonx_string_or_null (begin->options->owner));
+  json_object_set_new (begin->record, "folder", jsonx_string_or_null (begin->folder));
+  json_object_set_new (
+      begin->record, "checkpoint",
+      jsonx_string_or_null (begin->checkpoint != NULL ? begin->checkpoint->name : NULL));
+  set_definition (begin, begin->def);
+  return lv_job_write (begin->lv, begin->record, errp);
+}
+
+/* --- doing ----------------------------------------------------------------------------------- */
+
+static bool
+start (Begin *begin, TmkError **errp)
+{
+  LvDomain *lv = begin->lv;
+  char *xml = tmk_backup_def_format (begin->def, TMK_XML_PUBLIC);
+  char *checkpoint = begin->checkpoint != NULL
+                         ? tmk_checkpoint_def_format (begin->checkpoint, TMK_CHECKPOINT_NO_DOMAIN)
+                         : NULL;
+  unsigned flags = begin->options->reuse_external ? VIR_DOMAIN_BACKUP_BEGIN_REUSE_EXTERNAL : 0;
+  guint64 frozen_us = 0;
+  LvFreeze *freeze = lv_freeze (lv, begin->options);
+  bool ok = virDomainBackupBegin (lv->dom, xml, checkpoint, flags) == 0;
+  TmkError *err = NULL;
+  if (!ok)
+    connection_set_error (&err, "libvirt does not begin the job");
+  json_object_set_new (begin->record, "started_us", json_integer (g_get_real_time ()));
+  if (lv_thaw (lv, freeze, begin->options, &frozen_us) && ok) {
+    json_object_set_new (begin->record, "quiesced", json_true ());
+    json_object_set_new (begin->record, "frozen_us", json_integer ((json_int_t) frozen_us));
+  }
+  testpoint ("libvirt-begun");
+  tmk_free (xml);
+  tmk_free (checkpoint);
+  error_propagate (errp, err);
+  return ok;
+}
+
+/* libvirt's own view of what it does, from here on. */
+static bool
+confirm (Begin *begin, TmkError **errp)
+{
+  LvDomain *lv = begin->lv;
+  char *xml = virDomainBackupGetXMLDesc (lv->dom, 0);
+  TmkBackupDef *def = xml != NULL ? tmk_backup_def_parse (xml, strlen (xml), "libvirt's job",
+                                                          TMK_XML_INTERNAL, errp)
+                                  : NULL;
+  bool parsed = def != NULL || xml == NULL; /* a short push has ended by now */
+  free (xml);
+  if (def != NULL)
+    set_definition (begin, def);
+  tmk_backup_def_free (def);
+  json_object_set_new (begin->record, "phase", json_string ("running"));
+  if (!parsed || !lv_job_write (lv, begin->record, errp))
+    return false;
+  if (begin->checkpoint != NULL)
+    lv_keep_checkpoint (lv, begin->checkpoint->name);
+  return true;
+}
+
+/* Nothing has changed. */
+static void
+take_back (Begin *begin)
+{
+  TmkError *err = NULL;
+  if (lv_job_stop (begin->lv, begin->record, &err)) {
+    lv_job_set_result (begin->record, "cancelled", NULL);
+    if (lv_job_settle (begin->lv, begin->record, &err)
+        && state_remove (begin->lv->state, "libvirt-last", &err))
+      return;
+  }
+  hv_warn (begin->options, "cleaning up failed: %s; 'tidemark abort' tries again",
+           tmk_error_message (err));
+  tmk_error_free (err);
+}
+
+bool
+live_begin (LvDomain *lv, const TmkBackupDef *def, const TmkCheckpointDef *checkpoint,
+            const TmkBeginOptions *options, TmkError **errp)
+{
+  g_auto (Begin) begin = { .lv = lv, .options = options };
+  if (!refuse_options (options, errp) || !make_way (lv, errp)
+      || !align (&begin, def, checkpoint, errp) || !check_disks (&begin, errp)
+      || !check_targets (&begin, errp) || !check_room (&begin, errp))
+    return false;
+  bool server = choose_server (&begin, errp);
+  if (server && write_down (&begin, errp)) {
+    testpoint ("libvirt-written-down");
+    if (start (&begin, errp) && confirm (&begin, errp))
+      return true;
+    take_back (&begin);
+    return false;
+  }
+  if (begin.folder != NULL)
+    (void) rmdir (begin.folder);
+  return false;
+}

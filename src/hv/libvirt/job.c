@@ -1,0 +1,350 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* hv/libvirt/job.c: see hv/libvirt/job.h. */
+#include "hv/libvirt/job.h"
+
+#include "util/fsx.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+#include <unistd.h>
+
+#define DOMAIN "libvirt"
+#define STOP_TIMEOUT_US (60 * G_USEC_PER_SEC)
+#define STOP_LOOK_US 20000
+
+json_t *
+lv_job_read (LvDomain *lv, TmkError **errp)
+{
+  return state_read (lv->state, "libvirt-job", errp);
+}
+
+bool
+lv_job_write (LvDomain *lv, json_t *record, TmkError **errp)
+{
+  return state_write (lv->state, "libvirt-job", record, errp);
+}
+
+bool
+lv_has_record (LvDomain *lv)
+{
+  g_autoptr (json_t) record = lv_job_read (lv, NULL);
+  return record != NULL;
+}
+
+/* --- is it there? ---------------------------------------------------------------------------- */
+
+/* The definition of the job that libvirt runs, or NULL. */
+static TmkBackupDef *
+running_definition (LvDomain *lv)
+{
+  char *xml = lv->active ? virDomainBackupGetXMLDesc (lv->dom, 0) : NULL;
+  TmkBackupDef *def = NULL;
+  if (xml != NULL)
+    def = tmk_backup_def_parse (xml, strlen (xml), "libvirt's job", TMK_XML_INTERNAL, NULL);
+  free (xml); /* libvirt's, from malloc */
+  return def;
+}
+
+/* A domain has one job at a time, and each writes to files of its own. */
+static bool
+is_of (const TmkBackupDef *def, const json_t *record)
+{
+  const json_t *first = json_array_get (json_object_get (record, "disks"), 0);
+  const BackupDisk *disk = backup_def_find_disk (def, jsonx_string (first, "name"));
+  return disk != NULL && disk->store != NULL
+         && g_strcmp0 (disk->store->path, jsonx_string (first, "target")) == 0;
+}
+
+bool
+lv_job_is_there (LvDomain *lv, const json_t *record)
+{
+  g_autoptr (TmkBackupDef) def = running_definition (lv);
+  return def != NULL && record != NULL && is_of (def, record);
+}
+
+bool
+lv_job_is_stranger (LvDomain *lv, const json_t *record)
+{
+  g_autoptr (TmkBackupDef) def = running_definition (lv);
+  return def != NULL && (record == NULL || !is_of (def, record));
+}
+
+/* --- how it ended ---------------------------------------------------------------------------- */
+
+void
+lv_job_set_result (json_t *record, const char *state, const TmkError *err)
+{
+  json_t *result = json_pack ("{s:s}", "state", state);
+  if (err != NULL) {
+    json_object_set_new (result, "code", json_string (tmk_error_code_name (tmk_error_code (err))));
+    json_object_set_new (result, "message", jsonx_string_or_null (tmk_error_message (err)));
+    json_object_set_new (result, "hint", jsonx_string_or_null (tmk_error_hint (err)));
+  }
+  json_object_set_new (record, "result", result);
+  const char *disk_state = g_str_equal (state, "done") ? "complete" : state;
+  size_t i;
+  json_t *disk;
+  json_array_foreach (json_object_get (record, "disks"), i, disk)
+    json_object_set_new (disk, "state", json_string (disk_state));
+}
+
+bool
+lv_job_has_result (const json_t *record)
+{
+  return json_object_get (record, "result") != NULL;
+}
+
+TmkError *
+lv_job_error (const json_t *record)
+{
+  const json_t *result = json_object_get (record, "result");
+  const char *message = jsonx_string (result, "message"), *code = jsonx_string (result, "code");
+  const char *hint = jsonx_string (result, "hint");
+  TmkError *err = NULL;
+  if (g_strcmp0 (jsonx_string (result, "state"), "done") == 0)
+    return NULL;
+  error_set (&err, DOMAIN, code != NULL ? error_code_from_name (code) : TMK_ERR_CANCELLED, 0, "%s",
+             message != NULL ? message : "the job was aborted");
+  if (hint != NULL)
+    error_hint (&err, "%s", hint);
+  return err;
+}
+
+/* What libvirt says of the job that ended last; NULL: nothing, or that it went well. */
+static char *
+last_words (LvDomain *lv, bool *ended_well)
+{
+  virTypedParameterPtr params = NULL;
+  int type = 0, n = 0, success = -1, operation = 0;
+  const char *words = NULL;
+  *ended_well = false;
+  if (virDomainGetJobStats (lv->dom, &type, &params, &n,
+                            VIR_DOMAIN_JOB_STATS_COMPLETED | VIR_DOMAIN_JOB_STATS_KEEP_COMPLETED)
+      != 0)
+    return NULL;
+  (void) virTypedParamsGetInt (params, n, VIR_DOMAIN_JOB_OPERATION, &operation);
+  (void) virTypedParamsGetBoolean (params, n, VIR_DOMAIN_JOB_SUCCESS, &success);
+  (void) virTypedParamsGetString (params, n, VIR_DOMAIN_JOB_ERRMSG, &words);
+  bool is_backup = operation == VIR_DOMAIN_JOB_OPERATION_BACKUP;
+  *ended_well = is_backup && type == VIR_DOMAIN_JOB_COMPLETED && success != 0;
+  char *copy = is_backup ? g_strdup (words) : NULL;
+  virTypedParamsFree (params, n);
+  return copy;
+}
+
+/* It is not there any more. */
+static void
+find_result (LvDomain *lv, json_t *record)
+{
+  g_autoptr (TmkError) err = NULL;
+  bool ended_well = false;
+  g_autofree char *words = last_words (lv, &ended_well);
+  bool pull = jsonx_bool (record, "pull");
+  if (!pull && ended_well) {
+    lv_job_set_result (record, "done", NULL);
+    return;
+  }
+  if (!lv->active) {
+    error_set (&err, DOMAIN, TMK_ERR_GONE, 0, "domain '%s' has ended, and the job with it",
+               lv->name);
+    error_hint (&err, "begin again: a domain that is shut off can be backed up too");
+  } else if (words != NULL) {
+    error_set (&err, DOMAIN, TMK_ERR_FAILED, 0, "libvirt's job failed: %s", words);
+    error_hint (&err, "see to the storage of the %s, and begin again",
+                pull ? "scratch images" : "targets");
+  } else {
+    error_set (&err, DOMAIN, TMK_ERR_GONE, 0, "libvirt has the job no more and does not say why");
+    error_hint (&err, "somebody ended it, or the domain was started anew: begin again");
+  }
+  lv_job_set_result (record, "failed", err);
+}
+
+/* --- looking --------------------------------------------------------------------------------- */
+
+static void
+look_at_disk (LvDomain *lv, json_t *disk, bool pull)
+{
+  const char *target = jsonx_string (disk, "target");
+  virDomainBlockJobInfo info = { 0 };
+  struct stat st;
+  guint64 room = 0;
+  if (pull) {
+    json_object_set_new (disk, "total", json_integer ((json_int_t) jsonx_uint (disk, "size")));
+    if (target != NULL && stat (target, &st) == 0)
+      json_object_set_new (disk, "done", json_integer ((json_int_t) st.st_blocks * 512));
+  } else if (virDomainGetBlockJobInfo (lv->dom, jsonx_string (disk, "name"), &info, 0) == 1) {
+    json_object_set_new (disk, "done", json_integer ((json_int_t) info.cur));
+    json_object_set_new (disk, "total", json_integer ((json_int_t) info.end));
+  }
+  if (target != NULL && !jsonx_bool (disk, "block") && fsx_free_space (target, &room, NULL))
+    json_object_set_new (disk, "room", json_integer ((json_int_t) room));
+}
+
+void
+lv_job_look (LvDomain *lv, json_t *record)
+{
+  if (lv_job_has_result (record))
+    return;
+  if (!lv_job_is_there (lv, record)) {
+    find_result (lv, record);
+    return;
+  }
+  size_t i;
+  json_t *disk;
+  json_array_foreach (json_object_get (record, "disks"), i, disk)
+    look_at_disk (lv, disk, jsonx_bool (record, "pull"));
+}
+
+/* --- watching -------------------------------------------------------------------------------- */
+
+/* On a small file system the reserve is a part of it. */
+static guint64
+reserve_of (const char *path)
+{
+  struct statvfs fs;
+  if (statvfs (path, &fs) != 0)
+    return JOB_RESERVE;
+  return MIN (JOB_RESERVE, (guint64) fs.f_blocks * fs.f_frsize / 8);
+}
+
+/* The first disk whose scratch or target can hardly grow any more, though it may have to. */
+static TmkError *
+running_full (const json_t *record)
+{
+  size_t i;
+  json_t *disk;
+  TmkError *err = NULL;
+  json_array_foreach (json_object_get (record, "disks"), i, disk) {
+    const char *target = jsonx_string (disk, "target");
+    const json_t *room = json_object_get (disk, "room");
+    guint64 done = jsonx_uint (disk, "done"), size = jsonx_uint (disk, "size");
+    guint64 needed = size > done ? size - done : 0;
+    if (room == NULL || target == NULL
+        || jsonx_uint (disk, "room") >= MIN (needed, reserve_of (target)))
+      continue;
+    error_set (&err, DOMAIN, TMK_ERR_NO_SPACE, 0,
+               "disk '%s': no space left for '%s', so the job was cancelled before the guest"
+               " noticed",
+               jsonx_string (disk, "name"), target);
+    error_hint (&err, "free some space in its folder or choose another, and begin again");
+    return err;
+  }
+  return NULL;
+}
+
+/* QEMU passes trouble with a scratch or target on to the guest's own writes. */
+static void
+resume_guest (LvDomain *lv)
+{
+  int state = 0, reason = 0;
+  if (virDomainGetState (lv->dom, &state, &reason, 0) == 0 && state == VIR_DOMAIN_PAUSED
+      && reason == VIR_DOMAIN_PAUSED_IOERROR)
+    (void) virDomainResume (lv->dom);
+}
+
+void
+lv_job_watch (LvDomain *lv, json_t *record)
+{
+  if (lv_job_has_result (record) || !lv->active)
+    return;
+  g_autoptr (TmkError) err = running_full (record);
+  if (err == NULL || !lv_job_stop (lv, record, NULL))
+    return;
+  lv_job_set_result (record, "failed", err);
+  resume_guest (lv);
+}
+
+/* --- ending ---------------------------------------------------------------------------------- */
+
+bool
+lv_job_stop (LvDomain *lv, const json_t *record, TmkError **errp)
+{
+  gint64 deadline = g_get_monotonic_time () + STOP_TIMEOUT_US;
+  if (!lv_job_is_there (lv, record))
+    return true;
+  if (virDomainAbortJob (lv->dom) != 0 && lv_job_is_there (lv, record)) {
+    connection_set_error (errp, "domain '%s': libvirt does not end the job", lv->name);
+    return false;
+  }
+  while (lv_job_is_there (lv, record)) {
+    if (g_get_monotonic_time () > deadline) {
+      error_set (errp, DOMAIN, TMK_ERR_TIMEOUT, 0, "domain '%s': libvirt's job does not end",
+                 lv->name);
+      error_hint (errp, "does the storage of its images answer?");
+      return false;
+    }
+    g_usleep (STOP_LOOK_US);
+  }
+  return true;
+}
+
+static void
+remove_folder (const json_t *record)
+{
+  const char *folder = jsonx_string (record, "folder");
+  if (folder == NULL)
+    return;
+  g_autofree char *socket = g_build_filename (folder, "nbd", NULL);
+  (void) unlink (socket); /* QEMU may have done so */
+  (void) rmdir (folder);
+}
+
+/* Half a target is no use, and would be in the way. */
+static bool
+remove_targets (const json_t *record, TmkError **errp)
+{
+  size_t i;
+  json_t *disk;
+  json_array_foreach (json_object_get (record, "disks"), i, disk)
+    if (jsonx_bool (disk, "made") && !fsx_remove (jsonx_string (disk, "target"), errp))
+      return false;
+  return true;
+}
+
+/* The images' lock is the state's. */
+static bool
+drop_from_images (LvDomain *lv, const char *name, TmkError **errp)
+{
+  lv_leave (lv);
+  TmkError *err = NULL;
+  TmkDomain *images = lv_images (lv, &err);
+  bool ok = images != NULL && tmk_domain_checkpoint_delete (images, name, false, &err);
+  if (!ok && (tmk_error_code (err) == TMK_ERR_NOT_FOUND)) {
+    tmk_error_free (g_steal_pointer (&err));
+    ok = true;
+  }
+  if (ok && images != NULL)
+    lv_tell_libvirt (lv, name, NULL);
+  if (!lv_enter (lv, ok ? errp : NULL))
+    ok = false;
+  error_propagate (errp, err);
+  return ok;
+}
+
+static bool
+drop_checkpoint (LvDomain *lv, const json_t *record, TmkError **errp)
+{
+  const char *name = jsonx_string (record, "checkpoint");
+  if (name == NULL)
+    return true;
+  return lv->active ? live_checkpoint_purge (lv, name, errp) : drop_from_images (lv, name, errp);
+}
+
+bool
+lv_job_settle (LvDomain *lv, json_t *record, TmkError **errp)
+{
+  const char *state = jsonx_string (json_object_get (record, "result"), "state");
+  bool done = g_strcmp0 (state, "done") == 0;
+  if (!lv_job_write (lv, record, errp))
+    return false;
+  if (!done && (!drop_checkpoint (lv, record, errp) || !remove_targets (record, errp)))
+    return false;
+  remove_folder (record);
+  json_object_set_new (record, "phase", json_string ("ended"));
+  json_object_set_new (record, "ended_us", json_integer (g_get_real_time ()));
+  return state_write (lv->state, "libvirt-last", record, errp)
+         && state_remove (lv->state, "libvirt-job", errp);
+}

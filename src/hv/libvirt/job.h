@@ -1,0 +1,62 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * hv/libvirt/job.h: a job that libvirt runs, as it is remembered: the document "libvirt-job" of the
+ * state folder while it is there, "libvirt-last" when it has ended. A JSON object:
+ *
+ *   format 1, id, owner, pull, staged, phase, started_us, ended_us, quiesced, frozen_us, folder (of
+ *   the socket), definition (aligned, internal form), checkpoint,
+ *   disks: [{name, mode, incremental, target, block, made, format, size, export, exportbitmap,
+ *            state, done, total, room}],
+ *   result: {state: done|failed|cancelled, code, message, hint}     once it is known
+ *
+ * Phases: `starting` (libvirt is being asked: if nobody is doing that, take it back), `running`,
+ * `ended` (in the last one only). The state's lock is held by whoever changes it.
+ */
+#pragma once
+
+#include "hv/libvirt/lv.h"
+#include "util/jsonx.h"
+
+/* Bytes that a scratch or target must still be able to grow by. */
+#define JOB_RESERVE (64 * 1024 * 1024)
+
+/* The job that is remembered as there, or NULL, with or without an error. */
+json_t *lv_job_read (LvDomain *lv, TmkError **errp);
+bool lv_job_write (LvDomain *lv, json_t *record, TmkError **errp);
+
+/* Does libvirt run that job? */
+bool lv_job_is_there (LvDomain *lv, const json_t *record);
+
+/* Is some other backup job there? */
+bool lv_job_is_stranger (LvDomain *lv, const json_t *record);
+
+/* Brings a record of a job that should run up to date; a result is set where it does not. */
+void lv_job_look (LvDomain *lv, json_t *record);
+
+/* Cancels it where what it writes to runs full, and lets a guest go on that met the end of it. */
+void lv_job_watch (LvDomain *lv, json_t *record);
+
+/* Sets how it ended; `err` is NULL for "done". */
+void lv_job_set_result (json_t *record, const char *state, const TmkError *err);
+bool lv_job_has_result (const json_t *record);
+
+/* Ends libvirt's job if it is there, and waits until it is not. */
+bool lv_job_stop (LvDomain *lv, const json_t *record, TmkError **errp);
+
+/* Tidies up behind a job with a result, which is not libvirt's any more, and makes it the last one.
+ */
+bool lv_job_settle (LvDomain *lv, json_t *record, TmkError **errp);
+
+/* The result as an error; NULL where it ended well. */
+TmkError *lv_job_error (const json_t *record);
+
+/* --- hv/libvirt/quiesce.c --------------------------------------------------------------------- */
+
+typedef struct LvFreeze LvFreeze;
+
+/* Freezes the guest's file systems by way of libvirt's agent, where `options` ask for that: NULL,
+ * after a warning, where that cannot be done. It is thawed whatever happens to this process. */
+LvFreeze *lv_freeze (LvDomain *lv, const TmkBeginOptions *options);
+
+/* Thaws it. True where it was frozen until now; `*frozen_us` gets for how long. */
+bool lv_thaw (LvDomain *lv, LvFreeze *freeze, const TmkBeginOptions *options, guint64 *frozen_us);

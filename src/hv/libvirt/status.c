@@ -1,0 +1,294 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* hv/libvirt/status.c: what is told of a job, and how its disks are read, and how it is ended. */
+#include "hv/libvirt/job.h"
+
+#include <string.h>
+
+#define DOMAIN "libvirt"
+
+/* --- telling --------------------------------------------------------------------------------- */
+
+static TmkJobState
+state_of (const json_t *record, bool there)
+{
+  const char *state = jsonx_string (json_object_get (record, "result"), "state");
+  const char *phase = jsonx_string (record, "phase");
+  if (g_strcmp0 (phase, "starting") == 0)
+    return TMK_JOB_INTERRUPTED;
+  if (state == NULL)
+    return there ? TMK_JOB_RUNNING : TMK_JOB_INTERRUPTED;
+  if (g_str_equal (state, "done"))
+    return TMK_JOB_DONE;
+  return g_str_equal (state, "failed") ? TMK_JOB_FAILED : TMK_JOB_CANCELLED;
+}
+
+static const TmkJobDisk *
+show_disk (HvArena *arena, const json_t *from)
+{
+  TmkJobDisk *disk = hv_arena_alloc (arena, sizeof *disk);
+  disk->name = hv_arena_string (arena, jsonx_string (from, "name"));
+  disk->mode = hv_arena_string (arena, jsonx_string (from, "mode"));
+  disk->incremental = hv_arena_string (arena, jsonx_string (from, "incremental"));
+  disk->target = hv_arena_string (arena, jsonx_string (from, "target"));
+  disk->format = hv_arena_string (arena, jsonx_string (from, "format"));
+  disk->state = hv_arena_string (arena, jsonx_string (from, "state"));
+  disk->export_name = hv_arena_string (arena, jsonx_string (from, "export"));
+  disk->export_bitmap = hv_arena_string (arena, jsonx_string (from, "exportbitmap"));
+  disk->done = jsonx_uint (from, "done");
+  disk->total = jsonx_uint (from, "total");
+  disk->room = jsonx_uint (from, "room");
+  return disk;
+}
+
+static TmkJobStatus *
+show (const json_t *record)
+{
+  HvJobStatus *status = g_new0 (HvJobStatus, 1);
+  HvArena *arena = status->arena = hv_arena_new ();
+  TmkJobStatus *shown = &status->public_part;
+  shown->clients = -1;
+  if (record == NULL)
+    return shown;
+  const json_t *result = json_object_get (record, "result");
+  const json_t *disks = json_object_get (record, "disks");
+  shown->state = state_of (record, true);
+  shown->id = hv_arena_string (arena, jsonx_string (record, "id"));
+  shown->owner = hv_arena_string (arena, jsonx_string (record, "owner"));
+  shown->pull = jsonx_bool (record, "pull");
+  shown->checkpoint = hv_arena_string (arena, jsonx_string (record, "checkpoint"));
+  shown->started_us = (int64_t) jsonx_uint (record, "started_us");
+  shown->ended_us = (int64_t) jsonx_uint (record, "ended_us");
+  shown->quiesced = jsonx_bool (record, "quiesced");
+  shown->frozen_us = jsonx_uint (record, "frozen_us");
+  shown->error = hv_arena_string (arena, jsonx_string (result, "message"));
+  shown->hint = hv_arena_string (arena, jsonx_string (result, "hint"));
+  const TmkJobDisk **list = hv_arena_alloc (arena, json_array_size (disks) * sizeof *list);
+  size_t i;
+  json_t *disk;
+  json_array_foreach (disks, i, disk) {
+    list[i] = show_disk (arena, disk);
+    shown->done += list[i]->done;
+    shown->total += list[i]->total;
+  }
+  shown->n_disks = json_array_size (disks);
+  shown->disks = list;
+  return shown;
+}
+
+static void
+note_speed (LvDomain *lv, TmkJobStatus *status)
+{
+  gint64 now = g_get_monotonic_time ();
+  gint64 since
+      = lv->seen_at_us != 0 ? now - lv->seen_at_us : g_get_real_time () - status->started_us;
+  guint64 before = lv->seen_at_us != 0 ? lv->seen_done : 0;
+  if (status->state == TMK_JOB_RUNNING && since > 0 && status->done > before)
+    status->speed = (guint64) ((double) (status->done - before) * G_USEC_PER_SEC / (double) since);
+  lv->seen_at_us = now;
+  lv->seen_done = status->done;
+}
+
+/* The job that is there, or the last one; NULL without an error where there was none. */
+static json_t *
+read_any (LvDomain *lv, TmkError **errp)
+{
+  g_autoptr (TmkError) err = NULL;
+  json_t *record = lv_job_read (lv, &err);
+  if (record == NULL && err == NULL)
+    record = state_read (lv->state, "libvirt-last", &err);
+  error_propagate (errp, g_steal_pointer (&err));
+  return record;
+}
+
+static bool
+is_starting (const json_t *record)
+{
+  return g_strcmp0 (jsonx_string (record, "phase"), "starting") == 0;
+}
+
+TmkJobStatus *
+live_job_status (LvDomain *lv, bool act, TmkError **errp)
+{
+  TmkError *err = NULL;
+  g_autoptr (json_t) record = read_any (lv, &err);
+  if (err != NULL) {
+    error_propagate (errp, err);
+    return NULL;
+  }
+  bool there = record != NULL && g_strcmp0 (jsonx_string (record, "phase"), "ended") != 0;
+  if (there && !is_starting (record)) {
+    lv_job_look (lv, record);
+    if (act)
+      lv_job_watch (lv, record);
+    if (act && lv_job_has_result (record) && !lv_job_settle (lv, record, errp))
+      return NULL;
+  }
+  TmkJobStatus *status = show (record);
+  note_speed (lv, status);
+  return status;
+}
+
+char *
+live_job_xml (LvDomain *lv, unsigned flags, TmkError **errp)
+{
+  TmkError *err = NULL;
+  g_autoptr (json_t) record = read_any (lv, &err);
+  const char *xml = record != NULL ? jsonx_string (record, "definition") : NULL;
+  if (xml == NULL) {
+    if (err == NULL) {
+      error_set (&err, DOMAIN, TMK_ERR_NOT_FOUND, 0, "there is no job");
+      error_hint (&err, "start one with 'tidemark begin'");
+    }
+    error_propagate (errp, err);
+    return NULL;
+  }
+  g_autoptr (TmkBackupDef) def
+      = tmk_backup_def_parse (xml, strlen (xml), "the job's record", TMK_XML_INTERNAL, errp);
+  return def != NULL ? tmk_backup_def_format (def, flags) : NULL;
+}
+
+/* --- reading --------------------------------------------------------------------------------- */
+
+static char *
+export_uri (const BackupServer *server, const char *export_name)
+{
+  const char *tls = server->tls == 1 ? "s" : "";
+  g_autofree char *name = g_uri_escape_string (export_name, NULL, FALSE);
+  if (server->transport == BACKUP_SERVER_UNIX) {
+    g_autofree char *socket = g_uri_escape_string (server->socket, "/", FALSE);
+    return g_strdup_printf ("nbd%s+unix:///%s?socket=%s", tls, name, socket);
+  }
+  bool is_ipv6 = strchr (server->name, ':') != NULL;
+  return g_strdup_printf ("nbd%s://%s%s%s:%u/%s", tls, is_ipv6 ? "[" : "", server->name,
+                          is_ipv6 ? "]" : "", server->port, name);
+}
+
+TmkBlockSource *
+live_open_disk (LvDomain *lv, const char *name, const TmkNbdOptions *options, TmkError **errp)
+{
+  g_autoptr (json_t) record = lv_job_read (lv, NULL);
+  const json_t *disk = jsonx_find (json_object_get (record, "disks"), "name", name);
+  const char *xml = jsonx_string (record, "definition"),
+             *export_name = jsonx_string (disk, "export");
+  if (record == NULL || export_name == NULL || xml == NULL || !lv_job_is_there (lv, record)) {
+    error_set (errp, DOMAIN, TMK_ERR_NOT_FOUND, 0,
+               "no pull job runs in which disk '%s' could be read", name);
+    error_hint (errp, "start one with 'tidemark begin'");
+    return NULL;
+  }
+  g_autoptr (TmkBackupDef) def
+      = tmk_backup_def_parse (xml, strlen (xml), "the job's record", TMK_XML_INTERNAL, errp);
+  if (def == NULL)
+    return NULL;
+  const char *bitmap = jsonx_string (disk, "exportbitmap");
+  g_autofree char *context
+      = bitmap != NULL ? g_strconcat ("qemu:dirty-bitmap:", bitmap, NULL) : NULL;
+  g_autofree char *uri = export_uri (def->server, export_name);
+  TmkNbdOptions own = *options;
+  own.dirty_context = context;
+  TmkBlockSource *source = tmk_block_source_open_nbd (uri, &own, errp);
+  if (source == NULL)
+    error_prefix (errp, "disk '%s'", name);
+  return source;
+}
+
+/* --- ending ---------------------------------------------------------------------------------- */
+
+static json_t *
+read_for_ending (LvDomain *lv, TmkError **errp)
+{
+  TmkError *err = NULL;
+  json_t *record = lv_job_read (lv, &err);
+  if (record == NULL && err == NULL) {
+    error_set (&err, DOMAIN, TMK_ERR_NOT_FOUND, 0, "there is no job of tidemark's");
+    if (lv_job_is_stranger (lv, NULL))
+      error_hint (&err, "the one that runs is not tidemark's: 'virsh domjobabort' ends it");
+  }
+  error_propagate (errp, err);
+  return record;
+}
+
+bool
+live_abort (LvDomain *lv, TmkError **errp)
+{
+  g_autoptr (json_t) record = read_for_ending (lv, errp);
+  if (record == NULL || !lv_job_stop (lv, record, errp))
+    return false;
+  if (!lv_job_has_result (record))
+    lv_job_set_result (record, "cancelled", NULL);
+  return lv_job_settle (lv, record, errp);
+}
+
+/* A disk whose size changed while it was copied is in no state it ever was in. */
+static TmkError *
+changed_disk (LvDomain *lv, const json_t *record)
+{
+  size_t i;
+  json_t *disk;
+  TmkError *err = NULL;
+  json_array_foreach (json_object_get (record, "disks"), i, disk) {
+    const char *name = jsonx_string (disk, "name");
+    virDomainBlockInfo info;
+    if (lv_disk_by_name (lv, name) == NULL || virDomainGetBlockInfo (lv->dom, name, &info, 0) != 0)
+      error_set (&err, DOMAIN, TMK_ERR_GONE, 0, "disk '%s' was detached during the backup", name);
+    else if (info.capacity != jsonx_uint (disk, "size"))
+      error_set (&err, DOMAIN, TMK_ERR_MISMATCH, 0, "disk '%s' was resized during the backup",
+                 name);
+    else
+      continue;
+    error_hint (&err, "begin again");
+    return err;
+  }
+  return NULL;
+}
+
+/* The same answer as before, of a job that has ended. */
+static bool
+answer_again (LvDomain *lv, TmkError **errp)
+{
+  g_autoptr (json_t) last = state_read (lv->state, "libvirt-last", NULL);
+  if (last == NULL || !jsonx_bool (last, "pull"))
+    return false;
+  g_clear_pointer (errp, tmk_error_free);
+  TmkError *err = lv_job_error (last);
+  if (err == NULL)
+    return true;
+  error_propagate (errp, err);
+  return false;
+}
+
+bool
+live_end (LvDomain *lv, TmkError **errp)
+{
+  TmkError *err = NULL;
+  g_autoptr (json_t) record = read_for_ending (lv, &err);
+  if (record == NULL) {
+    bool ok = tmk_error_code (err) == TMK_ERR_NOT_FOUND && answer_again (lv, &err);
+    error_propagate (errp, err);
+    return ok;
+  }
+  if (!jsonx_bool (record, "pull")) {
+    error_set (errp, DOMAIN, TMK_ERR_UNSUPPORTED, 0, "a push job ends by itself");
+    error_hint (errp, "wait for it with 'tidemark wait', or cancel it with 'tidemark abort'");
+    return false;
+  }
+  if (is_starting (record)) {
+    error_set (errp, DOMAIN, TMK_ERR_FAILED, 0, "the job was cut off as it began");
+    error_hint (errp, "'tidemark abort' cleans up");
+    return false;
+  }
+  lv_job_look (lv, record);
+  lv_job_watch (lv, record);
+  if (!lv_job_has_result (record)) {
+    g_autoptr (TmkError) changed = changed_disk (lv, record);
+    if (!lv_job_stop (lv, record, errp))
+      return false;
+    lv_job_set_result (record, changed != NULL ? "failed" : "done", changed);
+  }
+  if (!lv_job_settle (lv, record, errp))
+    return false;
+  error_propagate (&err, lv_job_error (record));
+  bool ok = err == NULL;
+  error_propagate (errp, err);
+  return ok;
+}
