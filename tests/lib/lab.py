@@ -29,6 +29,7 @@ import shlex
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Callable
 
 import run
 from guest import Cut, CutError, Guest
@@ -80,6 +81,7 @@ class Lab:
         self._vms: list[Vm] = []
         self._children: list[subprocess.Popen] = []
         self._mounts: list[str] = []
+        self._closers: list[Callable[[], None]] = []
         self._count = 0
         self._commands: list[str] = []
         if self.root:
@@ -91,6 +93,8 @@ class Lab:
         """Ends every child of this process, by pid, and removes the folder."""
         for vm in self._vms:
             vm.close()
+        for close in reversed(self._closers):
+            close()
         for child in self._children:
             run.end(child)
         for pid in run.children():  # orphans: what our children left running
@@ -134,6 +138,14 @@ class Lab:
                 tail = log.read()[-1500:].splitlines()[-12:]
             text += [f"--- {os.path.basename(path)}"] + [line[:300] for line in tail]
         return "\n".join(text)
+
+    def children(self) -> list[subprocess.Popen]:
+        """The programs that the lab has started and not waited for."""
+        return list(self._children)
+
+    def on_close(self, close: Callable[[], None]) -> None:
+        """Calls this when the lab ends, after its machines."""
+        self._closers.append(close)
 
     # Files ------------------------------------------------------------------------------------
 
@@ -257,10 +269,17 @@ class Lab:
 
     def vm(self, disks: list[Disk], *, start: bool = True, **options) -> Vm:
         """A machine (see Vm for the options), started unless start=False."""
-        options.setdefault("name", f"vm{len(self._vms)}")
+        options.setdefault("name", f"vm{self.count_vms()}")
         vm = Vm(self, disks, **options)
-        self._vms.append(vm)
+        self.add_vm(vm)
         return vm.start() if start else vm
+
+    def add_vm(self, vm: Vm) -> None:
+        """A machine that someone else made: it ends with the lab."""
+        self._vms.append(vm)
+
+    def count_vms(self) -> int:
+        return len(self._vms)
 
     # Disks ------------------------------------------------------------------------------------
 

@@ -30,6 +30,15 @@ class Point:
     def modes(self) -> dict[str, str]:
         return {disk["name"]: disk["mode"] for disk in self.report["disks"]}
 
+    @property
+    def reasons(self) -> dict[str, str]:
+        return {disk["name"]: disk["reason"] for disk in self.report["disks"]}
+
+    def expect(self, **modes: str) -> Point:
+        """These disks are in it, read in these modes."""
+        assert self.modes == modes, f"{self.modes}: {self.reasons}"
+        return self
+
     def disk(self, name: str) -> dict:
         return next(disk for disk in self.report["disks"] if disk["name"] == name)
 
@@ -69,7 +78,7 @@ class Repository:
     def backup(self, vm: Vm, *options: object, rc: int | tuple[int, ...] = (0, 3),
                env: dict | None = None) -> Point:
         """A backup of a machine that stands still; its disks' models are what it must contain."""
-        return self.backup_of(["--qmp", vm.address], {disk.name: disk.model for disk in vm.disks},
+        return self.backup_of(vm.domain, {disk.name: disk.model for disk in vm.disks},
                               *options, rc=rc, env=env)
 
     def backup_images(self, disks: list[Disk], *options: object, rc: int | tuple[int, ...] = (0, 3),

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
+CLONE_NEWNS = 0x20000
 # What the sanitizers of scripts/check exit with (exitcode= in their options): never an answer that
 # a test could have expected.
 SANITIZER_RC = 86
@@ -49,8 +50,9 @@ class ToolError(AssertionError):
         self.result = result
 
 
-def _child() -> None:
-    _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+def die_with_parent(number: int = signal.SIGKILL) -> None:
+    """The kernel sends this process a signal when its parent dies."""
+    _libc.prctl(PR_SET_PDEATHSIG, number, 0, 0, 0)
 
 
 def popen(argv: list[str], **options) -> subprocess.Popen:
@@ -59,7 +61,7 @@ def popen(argv: list[str], **options) -> subprocess.Popen:
     The kernel ends it with the *thread* that started it: start nothing from short-lived threads.
     """
     options.setdefault("stdin", subprocess.DEVNULL)
-    return subprocess.Popen([str(a) for a in argv], preexec_fn=_child, **options)
+    return subprocess.Popen([str(a) for a in argv], preexec_fn=die_with_parent, **options)
 
 
 def run(argv: list[str], *, check: bool = True, rc: int | tuple[int, ...] | None = None,
@@ -124,6 +126,13 @@ def children() -> dict[int, str]:
         except (FileNotFoundError, ProcessLookupError):
             continue
     return found
+
+
+def own_mounts() -> None:
+    """From now on the mounts of this process and its children are theirs alone."""
+    if _libc.unshare(CLONE_NEWNS) != 0:
+        raise OSError(ctypes.get_errno(), "unshare")
+    subprocess.run(["mount", "--make-rprivate", "/"], check=True)
 
 
 def wait_until(condition, timeout: float = 10, what: str = "", step: float = 0.02):

@@ -96,20 +96,18 @@ class Vm:
         self._process: subprocess.Popen | None = None
         self._boots = 0
 
+    @property
+    def domain(self) -> list[str]:
+        """How the program is told of this machine."""
+        return ["--qmp", self.address]
+
     # Life -------------------------------------------------------------------------------------
 
     def start(self) -> Vm:
         """Starts QEMU and returns once it answers. Guests continue above their last number."""
         assert not self.alive()
-        self._boots += 1
         self._plugged.clear()
-        if self.guest:
-            if self._boots > 1:
-                raws = [self.lab.raw(disk.path, disk.fmt) for disk in self.disks[:3]]
-                self.guest.start = self.guest.last_number(raws) + 1
-                for raw in raws:
-                    os.unlink(raw)
-            self.guest.serial = self.lab.path(f"{self.name}-{self._boots}.serial")
+        self._next_boot()
         monitor = os.path.join(self.lab.sockets, f"{self.name}.lab")
         for socket in (monitor, self.address):
             if os.path.exists(socket):
@@ -126,6 +124,16 @@ class Vm:
             with open(self._log, encoding="utf-8", errors="replace") as log:
                 raise AssertionError(f"QEMU did not start: {log.read()[-2000:]}") from None
         return self
+
+    def _next_boot(self) -> None:
+        self._boots += 1
+        if self.guest:
+            if self._boots > 1:
+                raws = [self.lab.raw(disk.path, disk.fmt) for disk in self.disks[:3]]
+                self.guest.start = self.guest.last_number(raws) + 1
+                for raw in raws:
+                    os.unlink(raw)
+            self.guest.serial = self.lab.path(f"{self.name}-{self._boots}.serial")
 
     def alive(self) -> bool:
         """QEMU runs (the guest in it may be paused)."""
