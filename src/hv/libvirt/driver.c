@@ -402,6 +402,7 @@ lv_free (TmkDomain *domain)
 static const HvDriver libvirt_driver = {
   .name = "libvirt",
   .watch_pulls = true,
+  .adopts = true,
   .free = lv_free,
   .reserve = lv_reserve,
   .def = lv_def,
