@@ -7,6 +7,7 @@
  */
 #include "hv/libvirt/job.h"
 
+#include "hv/qmp/staging.h"
 #include "util/fsx.h"
 #include "util/testpoint.h"
 
@@ -27,6 +28,7 @@ typedef struct {
   TmkBackupDef *def;            /* aligned */
   TmkCheckpointDef *checkpoint; /* aligned, or NULL */
   char *folder;                 /* of our own socket, or NULL */
+  bool staged;
   json_t *record;
 } Begin;
 
@@ -103,8 +105,6 @@ make_way (LvDomain *lv, TmkError **errp)
   return false;
 }
 
-/* An export of such a disk aborts QEMU when its client leaves (QUIRK_IOTHREAD_EXPORT of
- * qmp/quirks.h), under libvirt too. */
 /* Asked only where it matters: libvirt may look at QEMU's program anew, which takes seconds. */
 static bool
 has_iothread_fault (const LvDomain *lv)
@@ -114,23 +114,36 @@ has_iothread_fault (const LvDomain *lv)
          || version < QEMU_WITHOUT_IOTHREAD_FAULT;
 }
 
+/* An export of such a disk aborts QEMU when its client leaves (QUIRK_NBD_IOTHREAD_ABORT of
+ * qmp/quirks.h), under libvirt too. */
 static bool
-check_iothreads (const Begin *begin, TmkError **errp)
+must_be_staged (const Begin *begin)
 {
   for (guint i = 0; begin->def->pull && i < begin->def->disks->len; i++) {
     const BackupDisk *disk = g_ptr_array_index (begin->def->disks, i);
     const DiskDef *is = lv_disk_by_name (begin->lv, disk->name);
-    if (!disk->backup || is == NULL || !is->iothread)
-      continue;
-    if (!has_iothread_fault (begin->lv))
-      return true;
-    error_set (errp, DOMAIN, TMK_ERR_UNSUPPORTED, 0,
-               "disk '%s' has an iothread: to export it would end a QEMU older than 10.0",
-               disk->name);
-    error_hint (errp, "shut the domain down and back it up then, or leave the disk out");
-    return false;
+    if (disk->backup && is != NULL && is->iothread)
+      return has_iothread_fault (begin->lv);
   }
-  return true;
+  return false;
+}
+
+static bool
+check_staged (const Begin *begin, TmkError **errp)
+{
+  const BackupServer *server = begin->def->server;
+  g_autofree char *program = g_find_program_in_path ("qemu-storage-daemon");
+  if (program != NULL && (server == NULL || server->tls != 1))
+    return true;
+  error_set (errp, DOMAIN, TMK_ERR_UNSUPPORTED, 0,
+             program == NULL
+                 ? "a disk is in an iothread, which a QEMU older than 10.0 cannot export"
+                   " itself, and there is no 'qemu-storage-daemon'"
+                 : "there is no TLS where a disk is in an iothread and QEMU is older"
+                   " than 10.0");
+  error_hint (errp, program == NULL ? "install it (with QEMU's system packages)"
+                                    : "use a unix socket without tls='yes', or push the disks");
+  return false;
 }
 
 static bool
@@ -147,7 +160,7 @@ check_disks (const Begin *begin, TmkError **errp)
     error_hint (errp, "leave it out: backup='no'");
     return false;
   }
-  return check_iothreads (begin, errp);
+  return !begin->staged || check_staged (begin, errp);
 }
 
 /* A full one copies what the image has; an incremental one, at most the same. */
@@ -155,7 +168,7 @@ static bool
 check_room (const Begin *begin, TmkError **errp)
 {
   guint64 needed = 0, room = G_MAXUINT64;
-  for (guint i = 0; i < begin->def->disks->len && !begin->def->pull; i++) {
+  for (guint i = 0; i < begin->def->disks->len && (begin->staged || !begin->def->pull); i++) {
     const BackupDisk *disk = g_ptr_array_index (begin->def->disks, i);
     virDomainBlockInfo info;
     guint64 free_bytes;
@@ -307,6 +320,7 @@ disk_record (const Begin *begin, const BackupDisk *disk)
   json_object_set_new (out, "state", json_string ("running"));
   if (!begin->def->pull)
     return out;
+  json_object_set_new (out, "depth", json_boolean (begin->staged && incremental));
   g_autofree char *bitmap = g_strconcat ("backup-", disk->name, NULL);
   json_object_set_new (
       out, "export",
@@ -339,6 +353,13 @@ write_down (Begin *begin, TmkError **errp)
                              begin->def->pull, "phase", "starting", "started_us",
                              (json_int_t) g_get_real_time (), "disks", disks);
   json_object_set_new (begin->record, "owner", jsonx_string_or_null (begin->options->owner));
+  if (begin->staged) {
+    g_autofree char *pidfile = state_file (begin->lv->state, "libvirt-daemon.pid");
+    const BackupServer *server = begin->def->server;
+    json_object_set_new (begin->record, "staged", json_true ());
+    json_object_set_new (begin->record, "pidfile", jsonx_string_or_null (pidfile));
+    json_object_set_new (begin->record, "socket", jsonx_string_or_null (server->socket));
+  }
   json_object_set_new (begin->record, "folder", jsonx_string_or_null (begin->folder));
   json_object_set_new (
       begin->record, "checkpoint",
@@ -349,11 +370,32 @@ write_down (Begin *begin, TmkError **errp)
 
 /* --- doing ----------------------------------------------------------------------------------- */
 
+/* What libvirt is asked for: of a staged pull, to write the scratch images. */
+static TmkBackupDef *
+definition_for_libvirt (const Begin *begin)
+{
+  TmkBackupDef *def = tmk_backup_def_copy (begin->def);
+  if (!begin->staged)
+    return def;
+  def->pull = FALSE;
+  g_free (def->server->name);
+  g_free (def->server->socket);
+  g_free (def->server->fdgroup);
+  g_clear_pointer (&def->server, g_free);
+  for (guint i = 0; i < def->disks->len; i++) {
+    BackupDisk *disk = g_ptr_array_index (def->disks, i);
+    g_clear_pointer (&disk->exportname, g_free);
+    g_clear_pointer (&disk->exportbitmap, g_free);
+  }
+  return def;
+}
+
 static bool
 start (Begin *begin, TmkError **errp)
 {
   LvDomain *lv = begin->lv;
-  char *xml = tmk_backup_def_format (begin->def, TMK_XML_PUBLIC);
+  g_autoptr (TmkBackupDef) def = definition_for_libvirt (begin);
+  char *xml = tmk_backup_def_format (def, TMK_XML_PUBLIC);
   char *checkpoint = begin->checkpoint != NULL
                          ? tmk_checkpoint_def_format (begin->checkpoint, TMK_CHECKPOINT_NO_DOMAIN)
                          : NULL;
@@ -376,11 +418,63 @@ start (Begin *begin, TmkError **errp)
   return ok;
 }
 
+#define STAGING_LOOK_US 100000
+
+/* Waits until the copies are complete. Others may look at the job, and abort it, meanwhile. */
+static bool
+wait_for_copies (Begin *begin, TmkError **errp)
+{
+  LvDomain *lv = begin->lv;
+  const TmkBeginOptions *options = begin->options;
+  for (;;) {
+    lv_job_look (lv, begin->record);
+    lv_job_watch (lv, begin->record);
+    if (lv_job_has_result (begin->record))
+      break;
+    if (options->cancelled != NULL && options->cancelled (options->cancelled_data)) {
+      error_set (errp, DOMAIN, TMK_ERR_CANCELLED, 0, "cancelled");
+      return false;
+    }
+    lv_leave (lv);
+    g_usleep (STAGING_LOOK_US);
+    if (!lv_enter (lv, errp))
+      return false;
+  }
+  TmkError *err = lv_job_error (begin->record);
+  if (err != NULL) {
+    error_propagate (errp, err);
+    return false;
+  }
+  lv_job_clear_result (begin->record);
+  return true;
+}
+
+/* The copies, exported by a daemon of ours. */
+static bool
+export_copies (Begin *begin, TmkError **errp)
+{
+  if (!wait_for_copies (begin, errp)
+      || !staging_start_daemon (begin->record, begin->def->server, errp))
+    return false;
+  json_object_set_new (begin->record, "exported", json_true ());
+  for (guint i = 0; begin->options->owner == NULL && i < begin->def->disks->len; i++) {
+    const BackupDisk *disk = g_ptr_array_index (begin->def->disks, i);
+    if (disk->backup && disk->mode == BACKUP_MODE_INCREMENTAL)
+      hv_warn (begin->options,
+               "disk '%s': what has changed is told by the context qemu:allocation-depth, not by"
+               " a bitmap",
+               disk->name);
+  }
+  return true;
+}
+
 /* libvirt's own view of what it does, from here on. */
 static bool
 confirm (Begin *begin, TmkError **errp)
 {
   LvDomain *lv = begin->lv;
+  if (begin->staged && !export_copies (begin, errp))
+    return false;
   char *xml = virDomainBackupGetXMLDesc (lv->dom, 0);
   TmkBackupDef *def = xml != NULL ? tmk_backup_def_parse (xml, strlen (xml), "libvirt's job",
                                                           TMK_XML_INTERNAL, errp)
@@ -420,8 +514,10 @@ live_begin (LvDomain *lv, const TmkBackupDef *def, const TmkCheckpointDef *check
 {
   g_auto (Begin) begin = { .lv = lv, .options = options };
   if (!refuse_options (options, errp) || !make_way (lv, errp)
-      || !align (&begin, def, checkpoint, errp) || !check_disks (&begin, errp)
-      || !check_targets (&begin, errp) || !check_room (&begin, errp))
+      || !align (&begin, def, checkpoint, errp))
+    return false;
+  begin.staged = must_be_staged (&begin);
+  if (!check_disks (&begin, errp) || !check_targets (&begin, errp) || !check_room (&begin, errp))
     return false;
   bool server = choose_server (&begin, errp);
   if (server && write_down (&begin, errp)) {

@@ -2,6 +2,7 @@
 /* hv/libvirt/job.c: see hv/libvirt/job.h. */
 #include "hv/libvirt/job.h"
 
+#include "hv/qmp/staging.h"
 #include "util/fsx.h"
 
 #include <errno.h>
@@ -58,11 +59,30 @@ is_of (const TmkBackupDef *def, const json_t *record)
          && g_strcmp0 (disk->store->path, jsonx_string (first, "target")) == 0;
 }
 
-bool
-lv_job_is_there (LvDomain *lv, const json_t *record)
+static bool
+is_running (LvDomain *lv, const json_t *record)
 {
   g_autoptr (TmkBackupDef) def = running_definition (lv);
   return def != NULL && record != NULL && is_of (def, record);
+}
+
+bool
+lv_job_is_staged (const json_t *record)
+{
+  return jsonx_bool (record, "staged");
+}
+
+static bool
+is_exported (const json_t *record)
+{
+  const char *pidfile = jsonx_string (record, "pidfile");
+  return lv_job_is_staged (record) && pidfile != NULL && staging_daemon_lives (pidfile);
+}
+
+bool
+lv_job_is_there (LvDomain *lv, const json_t *record)
+{
+  return jsonx_bool (record, "exported") ? is_exported (record) : is_running (lv, record);
 }
 
 bool
@@ -74,6 +94,15 @@ lv_job_is_stranger (LvDomain *lv, const json_t *record)
 
 /* --- how it ended ---------------------------------------------------------------------------- */
 
+static void
+set_disk_states (json_t *record, const char *state)
+{
+  size_t i;
+  json_t *disk;
+  json_array_foreach (json_object_get (record, "disks"), i, disk)
+    json_object_set_new (disk, "state", json_string (state));
+}
+
 void
 lv_job_set_result (json_t *record, const char *state, const TmkError *err)
 {
@@ -84,11 +113,14 @@ lv_job_set_result (json_t *record, const char *state, const TmkError *err)
     json_object_set_new (result, "hint", jsonx_string_or_null (tmk_error_hint (err)));
   }
   json_object_set_new (record, "result", result);
-  const char *disk_state = g_str_equal (state, "done") ? "complete" : state;
-  size_t i;
-  json_t *disk;
-  json_array_foreach (json_object_get (record, "disks"), i, disk)
-    json_object_set_new (disk, "state", json_string (disk_state));
+  set_disk_states (record, g_str_equal (state, "done") ? "complete" : state);
+}
+
+void
+lv_job_clear_result (json_t *record)
+{
+  json_object_del (record, "result");
+  set_disk_states (record, "running");
 }
 
 bool
@@ -142,7 +174,8 @@ find_result (LvDomain *lv, json_t *record)
   g_autoptr (TmkError) err = NULL;
   bool ended_well = false;
   g_autofree char *words = last_words (lv, &ended_well);
-  bool pull = jsonx_bool (record, "pull");
+  bool copies = lv_job_is_staged (record) && !jsonx_bool (record, "exported");
+  bool pull = jsonx_bool (record, "pull") && !copies;
   if (!pull && ended_well) {
     lv_job_set_result (record, "done", NULL);
     return;
@@ -250,7 +283,7 @@ lv_job_watch (LvDomain *lv, json_t *record)
 {
   if (lv_job_has_result (record) || !lv->active)
     return;
-  g_autoptr (TmkError) err = running_full (record);
+  g_autoptr (TmkError) err = jsonx_bool (record, "exported") ? NULL : running_full (record);
   if (err == NULL || !lv_job_stop (lv, record, NULL))
     return;
   lv_job_set_result (record, "failed", err);
@@ -259,17 +292,25 @@ lv_job_watch (LvDomain *lv, json_t *record)
 
 /* --- ending ---------------------------------------------------------------------------------- */
 
-bool
-lv_job_stop (LvDomain *lv, const json_t *record, TmkError **errp)
+static bool
+stop_daemon (const json_t *record, TmkError **errp)
+{
+  const char *pidfile = jsonx_string (record, "pidfile");
+  return !lv_job_is_staged (record) || pidfile == NULL
+         || staging_end_daemon (pidfile, jsonx_string (record, "socket"), errp);
+}
+
+static bool
+stop_libvirt (LvDomain *lv, const json_t *record, TmkError **errp)
 {
   gint64 deadline = g_get_monotonic_time () + STOP_TIMEOUT_US;
-  if (!lv_job_is_there (lv, record))
+  if (!is_running (lv, record))
     return true;
-  if (virDomainAbortJob (lv->dom) != 0 && lv_job_is_there (lv, record)) {
+  if (virDomainAbortJob (lv->dom) != 0 && is_running (lv, record)) {
     connection_set_error (errp, "domain '%s': libvirt does not end the job", lv->name);
     return false;
   }
-  while (lv_job_is_there (lv, record)) {
+  while (is_running (lv, record)) {
     if (g_get_monotonic_time () > deadline) {
       error_set (errp, DOMAIN, TMK_ERR_TIMEOUT, 0, "domain '%s': libvirt's job does not end",
                  lv->name);
@@ -279,6 +320,12 @@ lv_job_stop (LvDomain *lv, const json_t *record, TmkError **errp)
     g_usleep (STOP_LOOK_US);
   }
   return true;
+}
+
+bool
+lv_job_stop (LvDomain *lv, const json_t *record, TmkError **errp)
+{
+  return stop_libvirt (lv, record, errp) && stop_daemon (record, errp);
 }
 
 static void
@@ -340,7 +387,9 @@ lv_job_settle (LvDomain *lv, json_t *record, TmkError **errp)
   bool done = g_strcmp0 (state, "done") == 0;
   if (!lv_job_write (lv, record, errp))
     return false;
-  if (!done && (!drop_checkpoint (lv, record, errp) || !remove_targets (record, errp)))
+  if (!done && !drop_checkpoint (lv, record, errp))
+    return false;
+  if ((!done || lv_job_is_staged (record)) && !remove_targets (record, errp))
     return false;
   remove_folder (record);
   json_object_set_new (record, "phase", json_string ("ended"));

@@ -3,10 +3,10 @@
  * hv/libvirt/job.h: a job that libvirt runs, as it is remembered: the document "libvirt-job" of the
  * state folder while it is there, "libvirt-last" when it has ended. A JSON object:
  *
- *   format 1, id, owner, pull, staged, phase, started_us, ended_us, quiesced, frozen_us, folder (of
- *   the socket), definition (aligned, internal form), checkpoint,
+ *   format 1, id, owner, pull, staged, exported, pidfile, socket, phase, started_us, ended_us,
+ * quiesced, frozen_us, folder (of the socket), definition (aligned, internal form), checkpoint,
  *   disks: [{name, mode, incremental, target, block, made, format, size, export, exportbitmap,
- *            state, done, total, room}],
+ *            depth, state, done, total, room}],
  *   result: {state: done|failed|cancelled, code, message, hint}     once it is known
  *
  * Phases: `starting` (libvirt is being asked: if nobody is doing that, take it back), `running`,
@@ -24,7 +24,12 @@
 json_t *lv_job_read (LvDomain *lv, TmkError **errp);
 bool lv_job_write (LvDomain *lv, json_t *record, TmkError **errp);
 
-/* Does libvirt run that job? */
+/* A staged pull is a push to its scratch images, which a qemu-storage-daemon of ours exports once
+ * they are complete: that of disks in an iothread, which QEMU before 10 must not export itself (see
+ * hv/qmp/staging.h). What changed is what was written to the image of an incremental one. */
+bool lv_job_is_staged (const json_t *record);
+
+/* Does libvirt run that job, or, of a staged pull, the daemon serve it? */
 bool lv_job_is_there (LvDomain *lv, const json_t *record);
 
 /* Is some other backup job there? */
@@ -39,6 +44,8 @@ void lv_job_watch (LvDomain *lv, json_t *record);
 /* Sets how it ended; `err` is NULL for "done". */
 void lv_job_set_result (json_t *record, const char *state, const TmkError *err);
 bool lv_job_has_result (const json_t *record);
+/* The copies of a staged pull are complete: it goes on. */
+void lv_job_clear_result (json_t *record);
 
 /* Ends libvirt's job if it is there, and waits until it is not. */
 bool lv_job_stop (LvDomain *lv, const json_t *record, TmkError **errp);

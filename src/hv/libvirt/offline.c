@@ -13,6 +13,7 @@
 #include <string.h>
 
 #define DOMAIN "libvirt"
+#define BACKUPS_PREFIX "tidemark-" /* of the checkpoints that backups make; see engine/plan.h */
 
 G_DEFINE_AUTO_CLEANUP_FREE_FUNC (virDomainCheckpointPtr, virDomainCheckpointFree, NULL)
 
@@ -161,6 +162,35 @@ forget_all_but (LvDomain *lv, const TmkCheckpointList *list)
   free (all);
 }
 
+static bool
+has_bitmap (const TmkDiskList *disks, const char *name)
+{
+  for (size_t i = 0; i < disks->n_disks; i++)
+    for (size_t j = 0; j < disks->disks[i]->n_bitmaps; j++)
+      if (g_str_equal (disks->disks[i]->bitmaps[j]->name, name))
+        return true;
+  return false;
+}
+
+/* What backups made, and no image has: a QEMU that was killed had not stored it yet. */
+static void
+forget_lost (LvDomain *lv)
+{
+  virDomainCheckpointPtr *all = NULL;
+  TmkDiskList *disks = tmk_domain_disks (lv->images, NULL);
+  int n = disks != NULL ? virDomainListAllCheckpoints (lv->dom, &all, 0) : 0;
+  for (int i = 0; i < n; i++) {
+    const char *name = virDomainCheckpointGetName (all[i]);
+    if (g_str_has_prefix (name, BACKUPS_PREFIX) && !has_bitmap (disks, name)) {
+      (void) virDomainCheckpointDelete (all[i], VIR_DOMAIN_CHECKPOINT_DELETE_METADATA_ONLY);
+      (void) state_remove_checkpoint (lv->state, name, NULL);
+    }
+    virDomainCheckpointFree (all[i]);
+  }
+  free (all);
+  tmk_disk_list_free (disks);
+}
+
 /* As the images have it now. */
 static void
 describe_to_libvirt (LvDomain *lv, const char *name, const TmkBeginOptions *options)
@@ -203,4 +233,5 @@ lv_tell_libvirt (LvDomain *lv, const char *name, const TmkBeginOptions *options)
   else
     forget (lv, name);
   tmk_checkpoint_list_free (list);
+  forget_lost (lv);
 }

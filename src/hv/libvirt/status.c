@@ -181,8 +181,11 @@ live_open_disk (LvDomain *lv, const char *name, const TmkNbdOptions *options, Tm
   if (def == NULL)
     return NULL;
   const char *bitmap = jsonx_string (disk, "exportbitmap");
-  g_autofree char *context
-      = bitmap != NULL ? g_strconcat ("qemu:dirty-bitmap:", bitmap, NULL) : NULL;
+  g_autofree char *context = NULL;
+  if (jsonx_bool (disk, "depth"))
+    context = g_strdup ("qemu:allocation-depth");
+  else if (bitmap != NULL)
+    context = g_strconcat ("qemu:dirty-bitmap:", bitmap, NULL);
   g_autofree char *uri = export_uri (def->server, export_name);
   TmkNbdOptions own = *options;
   own.dirty_context = context;

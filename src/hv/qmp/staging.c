@@ -144,13 +144,15 @@ add_disk (GPtrArray *argv, const json_t *disk, size_t number)
                          jsonx_string (disk, "target")));
   json_t *export = json_pack ("{s:s, s:s, s:s, s:s}", "type", "nbd", "id", node, "node-name", node,
                               "name", jsonx_string (disk, "export"));
-  if (bitmap != NULL)
+  if (jsonx_bool (disk, "depth"))
+    json_object_set_new (export, "allocation-depth", json_true ());
+  else if (bitmap != NULL)
     json_object_set_new (export, "bitmaps", json_pack ("[s]", bitmap));
   add_option (argv, "--export", export);
 }
 
-static bool
-start_daemon (const json_t *record, const BackupServer *server, TmkError **errp)
+bool
+staging_start_daemon (const json_t *record, const BackupServer *server, TmkError **errp)
 {
   g_autoptr (GPtrArray) argv = g_ptr_array_new_with_free_func (g_free);
   g_ptr_array_add (argv, g_strdup (DAEMON));
@@ -206,7 +208,7 @@ staging_export (QmpMachine *machine, json_t *record, TmkError **errp)
       = tmk_backup_def_parse (xml, strlen (xml), "the job's record", TMK_XML_INTERNAL, errp);
   if (def == NULL)
     return false;
-  if (!take_from_qemu (machine, record, errp) || !start_daemon (record, def->server, errp))
+  if (!take_from_qemu (machine, record, errp) || !staging_start_daemon (record, def->server, errp))
     return false;
   json_object_set_new (record, "exported", json_true ());
   return state_write (machine->state, "job", record, errp);

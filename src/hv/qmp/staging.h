@@ -26,6 +26,11 @@ bool staging_start (QmpMachine *machine, const JobPlan *plan, const TmkBeginOpti
 /* The copies are complete: takes them from QEMU and starts the daemon. `record` changes. */
 bool staging_export (QmpMachine *machine, json_t *record, TmkError **errp);
 
+/* Starts the daemon that `record` ("pidfile", "disks") describes, which exports the copies at
+ * `server`. Of a disk that says "depth" it tells which clusters were written (the context
+ * qemu:allocation-depth) instead of a bitmap. */
+bool staging_start_daemon (const json_t *record, const BackupServer *server, TmkError **errp);
+
 /* The process of the daemon that was told to write `pidfile`, 0: there is none. */
 pid_t staging_daemon_of (const char *pidfile);
 
