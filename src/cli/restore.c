@@ -12,6 +12,7 @@ typedef struct {
   const CliArgs *args;
   Progress *progress;
   json_t *damage; /* what was told of it */
+  bool warned;
 } Restore;
 
 static void
@@ -39,6 +40,14 @@ on_damage (const TmkDamage *damage, void *data)
   json_object_set_new (entry, "length", json_integer ((json_int_t) damage->length));
   json_object_set_new (entry, "message", jsonx_string_or_null (damage->message));
   json_array_append_new (restore->damage, entry);
+}
+
+static void
+on_warning (const char *message, void *data)
+{
+  Restore *restore = data;
+  restore->warned = true;
+  progress_say (restore->progress, "tidemark: warning: %s", message);
 }
 
 static bool
@@ -79,6 +88,7 @@ print_result (const CliArgs *args, const char *point, const TmkRestoreResult *re
     for (size_t i = 0; i < result->n_files; i++)
       json_array_append_new (files, jsonx_string_or_null (result->files[i]));
     json_object_set_new (document, "files", files);
+    json_object_set_new (document, "domain", jsonx_string_or_null (result->domain));
     json_object_set_new (document, "size", json_integer ((json_int_t) result->size));
     json_object_set_new (document, "written", json_integer ((json_int_t) result->written));
     json_object_set_new (document, "elapsed_us", json_integer ((json_int_t) result->elapsed_us));
@@ -89,6 +99,8 @@ print_result (const CliArgs *args, const char *point, const TmkRestoreResult *re
     printf ("%s\t%s\n", result->disks[i], result->targets[i]);
   for (size_t i = 0; i < result->n_files; i++)
     printf ("file\t%s\n", result->files[i]);
+  if (result->domain != NULL)
+    printf ("domain\t%s\n", result->domain);
   if (args->quiet)
     return;
   g_autofree char *written = cli_size (result->written);
@@ -112,6 +124,7 @@ run (const CliArgs *args, TmkRestoreOptions *options)
   const char *point = found->points[0]->id;
   options->progress = on_progress;
   options->damage = on_damage;
+  options->warn = on_warning;
   options->cancelled = on_cancelled;
   options->data = &restore;
   cli_catch_signals ();
@@ -122,15 +135,15 @@ run (const CliArgs *args, TmkRestoreOptions *options)
     return fail (&restore, err);
   print_result (args, point, result);
   tmk_restore_result_free (result);
-  return EXIT_DONE;
+  return restore.warned ? EXIT_WARNINGS : EXIT_DONE;
 }
 
 int
 cmd_restore (int argc, char **argv)
 {
   g_auto (CliArgs) args = { 0 };
-  g_autofree char *disk = NULL, *to = NULL, *format = NULL;
-  gboolean verify = FALSE;
+  g_autofree char *disk = NULL, *to = NULL, *format = NULL, *connect = NULL, *name = NULL;
+  gboolean verify = FALSE, define = FALSE;
   int threads = 0;
   const GOptionEntry own[] = {
     { "to", 0, 0, G_OPTION_ARG_FILENAME, &to,
@@ -138,6 +151,12 @@ cmd_restore (int argc, char **argv)
     { "disk", 0, 0, G_OPTION_ARG_STRING, &disk, "restore this disk alone", "DISK" },
     { "format", 0, 0, G_OPTION_ARG_STRING, &format, "of images", "qcow2|raw" },
     { "verify", 0, 0, G_OPTION_ARG_NONE, &verify, "compute the id of every chunk anew", NULL },
+    { "define", 0, 0, G_OPTION_ARG_NONE, &define,
+      "of all disks: define the domain in libvirt, with what was restored", NULL },
+    { "connect", 'c', 0, G_OPTION_ARG_STRING, &connect,
+      "libvirt's hypervisor; else as virsh picks it", "URI" },
+    { "name", 0, 0, G_OPTION_ARG_STRING, &name,
+      "define it by this name, beside the one that was backed up", "NAME" },
     { "threads", 0, 0, G_OPTION_ARG_INT, &threads, "workers (one a core)", "N" },
     G_OPTION_ENTRY_NULL,
   };
@@ -152,8 +171,19 @@ cmd_restore (int argc, char **argv)
     return cli_usage ("restore", "say where to: --to FOLDER, or --disk DISK --to FILE");
   if (threads < 0 || threads > MAX_THREADS)
     return cli_usage ("restore", "'%d' is no number of threads: 1 to %d", threads, MAX_THREADS);
-  TmkRestoreOptions options = {
-    .disk = disk, .to = to, .format = format, .verify = verify, .threads = (unsigned) threads
-  };
+  if (!define && (connect != NULL || name != NULL))
+    return cli_usage ("restore", "%s is for --define", connect != NULL ? "-c" : "--name");
+  if (define && disk != NULL)
+    return cli_usage ("restore", "--define is for all disks: leave --disk out");
+  if (name != NULL && *name == '\0')
+    return cli_usage ("restore", "the name for the domain is empty");
+  TmkRestoreOptions options = { .disk = disk,
+                                .to = to,
+                                .format = format,
+                                .verify = verify,
+                                .threads = (unsigned) threads,
+                                .define = define,
+                                .connect = connect,
+                                .define_name = name };
   return run (&args, &options);
 }

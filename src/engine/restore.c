@@ -6,6 +6,7 @@
  * A disk with damage is read to its end, and so are those after it, so that the user learns of all
  * of it at once; then all is given up.
  */
+#include "engine/define.h"
 #include "engine/destinations.h"
 #include "engine/writeout.h"
 #include "repo/points.h"
@@ -172,8 +173,9 @@ open_destinations (const Restore *self, TmkError **errp)
 
 /* ---- the public face ------------------------------------------------------------------------- */
 
+/* Takes `domain`. */
 static TmkRestoreResult *
-result_new (const Restore *self, const Destinations *destinations, gint64 began)
+result_new (const Restore *self, const Destinations *destinations, char *domain, gint64 began)
 {
   TmkRestoreResult *result = g_new0 (TmkRestoreResult, 1);
   char **disks = g_new0 (char *, destinations->n + 1);
@@ -194,6 +196,7 @@ result_new (const Restore *self, const Destinations *destinations, gint64 began)
   result->disks = (const char *const *) disks;
   result->targets = (const char *const *) targets;
   result->files = (const char *const *) files;
+  result->domain = domain;
   return result;
 }
 
@@ -205,6 +208,7 @@ tmk_restore_result_free (TmkRestoreResult *result)
   g_strfreev ((char **) result->disks);
   g_strfreev ((char **) result->targets);
   g_strfreev ((char **) result->files);
+  g_free ((char *) result->domain);
   g_free (result);
 }
 
@@ -224,9 +228,14 @@ tmk_restore (TmkRepository *repository, const char *spec, const TmkRestoreOption
   self.cancel_fd = eventfd (0, EFD_CLOEXEC | EFD_NONBLOCK);
   TmkRestoreResult *result = NULL;
   {
-    g_autoptr (Destinations) destinations = open_destinations (&self, errp);
-    if (destinations != NULL && run (&self, destinations, errp))
-      result = result_new (&self, destinations, began);
+    bool ok = !options->define || define_check (self.manifest, options, errp);
+    g_autoptr (Destinations) destinations = ok ? open_destinations (&self, errp) : NULL;
+    char *name = NULL;
+    ok = destinations != NULL && run (&self, destinations, errp);
+    if (ok && options->define)
+      ok = define_run (self.manifest, destinations, options, &name, errp);
+    if (ok)
+      result = result_new (&self, destinations, name, began);
   }
   if (self.cancel_fd >= 0)
     close (self.cancel_fd);

@@ -86,6 +86,15 @@ def test_files_come_back(lab: Lab) -> None:
     assert "file 'uefi_VARS.fd': nvram" in said, said
     stats = lab.tidemark_json("stats", "-r", repo.path)
     assert stats["files"] == len(expected)
+    # A domain that is defined anew has them, as far as libvirt can be told.
+    clone = lab.path("clone")
+    result = repo.run("restore", point.id, "--to", clone, "--define", "-c", host.uri, "--name",
+                      "clone", rc=(0, 3))
+    document = host.virsh("dumpxml", "--inactive", "clone").out
+    assert f">{clone}/uefi_VARS.fd</nvram>" in document, document
+    told = f"path='{clone}/tpm/tpm2'" in document
+    assert told or f"copy '{clone}/tpm/tpm2' to '/var/lib/libvirt/swtpm/" in result.err, result.err
+    assert result.rc == (0 if told else 3)
     # A second point of the same files stores none of them again.
     before = sum(len(data) for data in expected.values())
     again = repo.backup(vm)
