@@ -202,8 +202,9 @@ begin (const CliArgs *args, const BeginArgs *given)
                       given->compression_type);
   if (given->compression_type != NULL)
     options.compress = true;
-  if (given->quiesce != (given->agent != NULL))
-    return cli_usage ("begin", "--quiesce and --agent SOCKET go together");
+  int rc;
+  if (!cli_check_quiesce (args, "begin", given->quiesce, &options.agent, &rc))
+    return rc;
   if (given->agent_timeout < 0 || given->agent_timeout > MAX_AGENT_TIMEOUT_S)
     return cli_usage ("begin", "'%d' is no time to wait for the agent: 1 to %d seconds",
                       given->agent_timeout, MAX_AGENT_TIMEOUT_S);
@@ -223,7 +224,7 @@ begin (const CliArgs *args, const BeginArgs *given)
   cli_catch_signals ();
   g_autoptr (TmkError) err = NULL;
   if (!tmk_domain_begin (domain, def, checkpoint, &options, &err)) {
-    int rc = cli_fail (args, err);
+    rc = cli_fail (args, err);
     return cli_interrupted () ? EXIT_INTERRUPTED : rc;
   }
   if (cli_interrupted ())
@@ -236,7 +237,7 @@ begin (const CliArgs *args, const BeginArgs *given)
   g_autoptr (TmkJobStatus) status = tmk_domain_job_status (domain, &err);
   if (status == NULL)
     return cli_fail (args, err);
-  int rc = EXIT_DONE;
+  rc = EXIT_DONE;
   if (args->json)
     cli_print_json (cli_job_json (status));
   else
@@ -265,7 +266,7 @@ cmd_begin (int argc, char **argv)
     { "tls-psk", 0, 0, G_OPTION_ARG_FILENAME, &given.tls_psk,
       "keys.psk, pre-shared keys for <server tls='yes'>", "FILE" },
     { "quiesce", 0, 0, G_OPTION_ARG_NONE, &given.quiesce,
-      "freeze the guest's file systems for the instant; needs --agent", NULL },
+      "freeze the guest's file systems for the instant; with --qmp needs --agent", NULL },
     { "agent", 0, 0, G_OPTION_ARG_FILENAME, &given.agent, "unix socket of the guest's agent",
       "SOCKET" },
     { "agent-timeout", 0, 0, G_OPTION_ARG_INT, &given.agent_timeout,

@@ -296,6 +296,23 @@ check_domain (const CliArgs *args, TmkError **errp)
   return false;
 }
 
+bool
+cli_check_quiesce (const CliArgs *args, const char *verb, bool quiesce, const char **agent, int *rc)
+{
+  bool by_libvirt = args->domain != NULL;
+  if (by_libvirt && *agent != NULL) {
+    *rc = cli_usage (verb, "libvirt knows the agent of its domains: leave --agent out");
+    return false;
+  }
+  if (!by_libvirt && quiesce != (*agent != NULL)) {
+    *rc = cli_usage (verb, "--quiesce and --agent SOCKET go together");
+    return false;
+  }
+  if (by_libvirt && quiesce)
+    *agent = "";
+  return true;
+}
+
 int
 cli_open_failed (const CliArgs *args)
 {

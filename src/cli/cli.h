@@ -111,6 +111,11 @@ bool cli_parse_size (const char *text, guint64 *bytes);
 /* Says what failed and gives the exit code for it. Frees nothing. */
 int cli_fail (const CliArgs *args, const TmkError *err);
 
+/* What --quiesce and --agent come to, in `*agent`. False, with `*rc` set, after saying what is wrong.
+ * libvirt knows the agent of its domains itself. */
+bool cli_check_quiesce (const CliArgs *args, const char *verb, bool quiesce, const char **agent,
+                        int *rc);
+
 /* What is in the "error" of a JSON document. */
 json_t *cli_error_json (const TmkError *err);
 

@@ -118,7 +118,9 @@ lv_begin_images (LvDomain *lv, const TmkBackupDef *def, const TmkCheckpointDef *
     return false;
   g_autoptr (TmkCheckpointDef) own_checkpoint
       = checkpoint != NULL ? checkpoint_without_other_disks (lv, checkpoint) : NULL;
-  return tmk_domain_begin (images, own, own_checkpoint, options, errp);
+  TmkBeginOptions own_options = *options;
+  own_options.agent = NULL; /* there is no guest; what is shut off is at rest */
+  return tmk_domain_begin (images, own, own_checkpoint, &own_options, errp);
 }
 
 bool
