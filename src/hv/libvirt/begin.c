@@ -70,6 +70,7 @@ static bool
 make_way (LvDomain *lv, TmkError **errp)
 {
   TmkError *err = NULL;
+  lv_drop_images_job (lv);
   g_autoptr (json_t) record = lv_job_read (lv, &err);
   if (err != NULL) {
     error_propagate (errp, err);
@@ -270,6 +271,26 @@ choose_server (Begin *begin, TmkError **errp)
 }
 
 static bool
+check_checkpoint (const Begin *begin, TmkError **errp)
+{
+  for (guint i = 0; i < begin->checkpoint->disks->len; i++) {
+    const CheckpointDisk *disk = g_ptr_array_index (begin->checkpoint->disks, i);
+    const DiskDef *is = lv_disk_by_name (begin->lv, disk->name);
+    const DiskSourceDef *active = disk->covered && is != NULL ? disk_def_active (is) : NULL;
+    if (active == NULL || g_strcmp0 (active->format, "qcow2") == 0)
+      continue;
+    error_set (
+        errp, DOMAIN, TMK_ERR_UNSUPPORTED, 0,
+        "disk '%s': no checkpoint can be made of it, for its format (%s) cannot keep bitmaps",
+        disk->name, active->format != NULL ? active->format : "raw");
+    error_hint (errp, "leave it out of the checkpoint: <disk name='%s' checkpoint='no'/>",
+                disk->name);
+    return false;
+  }
+  return true;
+}
+
+static bool
 align (Begin *begin, const TmkBackupDef *def, const TmkCheckpointDef *checkpoint, TmkError **errp)
 {
   LvDomain *lv = begin->lv;
@@ -285,7 +306,8 @@ align (Begin *begin, const TmkBackupDef *def, const TmkCheckpointDef *checkpoint
   if (checkpoint == NULL)
     return true;
   begin->checkpoint = tmk_checkpoint_def_copy (checkpoint);
-  if (!tmk_checkpoint_def_align (begin->checkpoint, lv->def, errp))
+  if (!tmk_checkpoint_def_align (begin->checkpoint, lv->def, errp)
+      || !check_checkpoint (begin, errp))
     return false;
   virDomainCheckpointPtr other
       = virDomainCheckpointLookupByName (lv->dom, begin->checkpoint->name, 0);
@@ -355,11 +377,12 @@ write_down (Begin *begin, TmkError **errp)
   json_object_set_new (begin->record, "owner", jsonx_string_or_null (begin->options->owner));
   if (begin->staged) {
     g_autofree char *pidfile = state_file (begin->lv->state, "libvirt-daemon.pid");
-    const BackupServer *server = begin->def->server;
     json_object_set_new (begin->record, "staged", json_true ());
     json_object_set_new (begin->record, "pidfile", jsonx_string_or_null (pidfile));
-    json_object_set_new (begin->record, "socket", jsonx_string_or_null (server->socket));
   }
+  if (begin->def->pull)
+    json_object_set_new (begin->record, "socket",
+                         jsonx_string_or_null (begin->def->server->socket));
   json_object_set_new (begin->record, "folder", jsonx_string_or_null (begin->folder));
   json_object_set_new (
       begin->record, "checkpoint",
@@ -390,6 +413,18 @@ definition_for_libvirt (const Begin *begin)
   return def;
 }
 
+static void
+set_refused (TmkError **errp)
+{
+  int code = virGetLastErrorCode ();
+  connection_set_error (errp, "libvirt does not begin the job");
+  if (code == VIR_ERR_NO_DOMAIN_CHECKPOINT || code == VIR_ERR_CHECKPOINT_INCONSISTENT)
+    error_hint (errp, "'tidemark checkpoint list' shows what can be started from; or make the disk"
+                      " full");
+  else if (tmk_error_hint (*errp) == NULL)
+    error_hint (errp, "nothing has changed; libvirt's log tells more");
+}
+
 static bool
 start (Begin *begin, TmkError **errp)
 {
@@ -405,7 +440,7 @@ start (Begin *begin, TmkError **errp)
   bool ok = virDomainBackupBegin (lv->dom, xml, checkpoint, flags) == 0;
   TmkError *err = NULL;
   if (!ok)
-    connection_set_error (&err, "libvirt does not begin the job");
+    set_refused (&err);
   json_object_set_new (begin->record, "started_us", json_integer (g_get_real_time ()));
   if (lv_thaw (lv, freeze, begin->options, &frozen_us) && ok) {
     json_object_set_new (begin->record, "quiesced", json_true ());

@@ -10,6 +10,8 @@
  */
 #include "hv/libvirt/lv.h"
 
+#include "util/jsonx.h"
+
 #include <stdlib.h>
 #include <string.h>
 
@@ -342,6 +344,24 @@ live_checkpoint_purge (LvDomain *lv, const char *name, TmkError **errp)
   if (def != NULL && !remove_checkpoint (lv, def, errp))
     return false;
   return state_remove_checkpoint (lv->state, name, errp);
+}
+
+void
+lv_drop_images_job (LvDomain *lv)
+{
+  g_autoptr (json_t) record = state_read (lv->state, "job", NULL);
+  const char *xml = jsonx_string (record, "checkpoint");
+  if (record == NULL)
+    return;
+  g_autoptr (TmkCheckpointDef) def
+      = xml != NULL ? tmk_checkpoint_def_parse (xml, strlen (xml), "the job's record",
+                                                TMK_XML_INTERNAL | TMK_CHECKPOINT_REDEFINE, NULL)
+                    : NULL;
+  if (def != NULL && def->creation_time == 0)
+    def->creation_time = g_get_real_time () / G_USEC_PER_SEC;
+  if (def != NULL && redefine (lv, def, false) && !remove_checkpoint (lv, def, NULL))
+    return; /* the next one tries again */
+  (void) state_remove (lv->state, "job", NULL);
 }
 
 bool

@@ -8,8 +8,10 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 #define DOMAIN "libvirt"
@@ -173,6 +175,7 @@ find_result (LvDomain *lv, json_t *record)
 {
   g_autoptr (TmkError) err = NULL;
   bool ended_well = false;
+  lv->active = virDomainIsActive (lv->dom) == 1; /* it may have ended just now */
   g_autofree char *words = last_words (lv, &ended_well);
   bool copies = lv_job_is_staged (record) && !jsonx_bool (record, "exported");
   bool pull = jsonx_bool (record, "pull") && !copies;
@@ -184,6 +187,9 @@ find_result (LvDomain *lv, json_t *record)
     error_set (&err, DOMAIN, TMK_ERR_GONE, 0, "domain '%s' has ended, and the job with it",
                lv->name);
     error_hint (&err, "begin again: a domain that is shut off can be backed up too");
+  } else if (words != NULL && strstr (words, "Operation canceled") != NULL) {
+    error_set (&err, DOMAIN, TMK_ERR_CANCELLED, 0, "somebody ended libvirt's job");
+    error_hint (&err, "begin again");
   } else if (words != NULL) {
     error_set (&err, DOMAIN, TMK_ERR_FAILED, 0, "libvirt's job failed: %s", words);
     error_hint (&err, "see to the storage of the %s, and begin again",
@@ -328,10 +334,29 @@ lv_job_stop (LvDomain *lv, const json_t *record, TmkError **errp)
   return stop_libvirt (lv, record, errp) && stop_daemon (record, errp);
 }
 
+/* libvirt does so at the end of a job, but not where QEMU was killed. */
+static void
+remove_dead_socket (const char *path)
+{
+  struct sockaddr_un address = { .sun_family = AF_UNIX };
+  struct stat st;
+  if (path == NULL || strlen (path) >= sizeof address.sun_path || lstat (path, &st) != 0
+      || !S_ISSOCK (st.st_mode))
+    return;
+  strcpy (address.sun_path, path);
+  int fd = socket (AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  if (fd >= 0 && connect (fd, (struct sockaddr *) &address, sizeof address) != 0
+      && errno == ECONNREFUSED)
+    (void) unlink (path);
+  if (fd >= 0)
+    close (fd);
+}
+
 static void
 remove_folder (const json_t *record)
 {
   const char *folder = jsonx_string (record, "folder");
+  remove_dead_socket (jsonx_string (record, "socket"));
   if (folder == NULL)
     return;
   g_autofree char *socket = g_build_filename (folder, "nbd", NULL);

@@ -77,6 +77,10 @@ bool live_checkpoint_adopt (LvDomain *lv, const char *name, const char *const *d
  */
 bool live_checkpoint_purge (LvDomain *lv, const char *name, TmkError **errp);
 
+/* The domain runs, so a job of its images that is still remembered was killed. What it left in
+ * them, of which libvirt does not know, goes. */
+void lv_drop_images_job (LvDomain *lv);
+
 /* Writes libvirt's description of a checkpoint down, for when the domain is shut off. */
 void lv_keep_checkpoint (LvDomain *lv, const char *name);
 
