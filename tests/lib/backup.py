@@ -82,7 +82,7 @@ class Series:
     def begin(self, name: str, since: dict[str, str] | None = None, *options: str, **how):
         """Begins a push of all disks with checkpoint `name`; returns the command's Result."""
         checkpoint = self.lab.file(f"{self.vm.name}-{name}-checkpoint.xml", checkpoint_xml(name))
-        return self.lab.tidemark("begin", "--qmp", self.vm.address, *options,
+        return self.lab.tidemark("begin", *self.vm.domain, *options,
                                  self.document(name, since or {}), checkpoint, **how)
 
     def run(self, name: str, since: dict[str, str] | None = None, *options: str,
@@ -92,7 +92,7 @@ class Series:
         self.begin(name, since, *options)
         if during:
             during()
-        self.lab.tidemark("wait", "--qmp", self.vm.address)
+        self.lab.tidemark("wait", *self.vm.domain)
         self.vm.assert_clean()
         images = {disk.name: self.image(name, disk.name) for disk in self.vm.disks}
         self.points.append(Point(self.lab, name, images, models))

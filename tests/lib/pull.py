@@ -51,7 +51,7 @@ class Pull:
 
     def __init__(self, lab: Lab, vm: Vm) -> None:
         self.lab, self.vm = lab, vm
-        self.socket = os.path.join(lab.sockets, "nbd")
+        self.socket = os.path.join(vm.sockets, "nbd")
         self.folder = lab.path("scratch")
         os.makedirs(self.folder, exist_ok=True)
 
@@ -59,13 +59,14 @@ class Pull:
         return f"{self.folder}/{name}.scratch"
 
     def run(self, disks: list[str], *options: str, server: str | None = None,
-            checkpoint: str | None = None, **how):
-        """begin with a document of these <disk>s; `checkpoint` is the name of a new one."""
+            checkpoint: str | None = None, recorded: list[str] | None = None, **how):
+        """begin with a document of these <disk>s; `checkpoint` is the name of a new one, of all
+        disks or those `recorded`."""
         document = pull_document(server or unix_server(self.socket), disks)
         files = [self.lab.file("pull.xml", document)]
         if checkpoint:
-            files.append(self.lab.file("pull-c.xml", checkpoint_xml(checkpoint)))
-        return self.lab.tidemark("begin", "--qmp", self.vm.address, *options, *files, **how)
+            files.append(self.lab.file("pull-c.xml", checkpoint_xml(checkpoint, recorded)))
+        return self.lab.tidemark("begin", *self.vm.domain, *options, *files, **how)
 
     def begin(self, name: str, since: dict[str, str] | None = None, *options: str, folder=None,
               **how):
@@ -78,13 +79,13 @@ class Pull:
         return f"nbd+unix:///{name}?socket={self.socket}"
 
     def end(self, **how):
-        result = self.lab.tidemark("end", "--qmp", self.vm.address, **how)
+        result = self.lab.tidemark("end", *self.vm.domain, **how)
         self.vm.assert_clean()
         self.assert_no_files()
         return result
 
     def abort(self, **how):
-        result = self.lab.tidemark("abort", "--qmp", self.vm.address, **how)
+        result = self.lab.tidemark("abort", *self.vm.domain, **how)
         self.vm.assert_clean()
         self.assert_no_files()
         return result

@@ -10,7 +10,7 @@ from run import Result
 
 def qmp_of(vm: Vm, address: str | None = None) -> list[str]:
     """The options that name the domain."""
-    return ["--qmp", address or vm.address]
+    return ["--qmp", address] if address else vm.domain
 
 
 def push(vm: Vm, document: str, *options: object, checkpoint: str | None = None,

@@ -8,9 +8,9 @@
 
 It is the system's libvirtd, with the system's QEMU driver: QEMU runs as a user of its own and gets
 its images from libvirtd. What it would share with the host lies in the lab's folder, which a mount
-namespace of the test process shows in the place of /etc/libvirt, /run/libvirt and so on. So does
-every program the test runs see it, and the default URI works too. There is no /dev/kvm (it would be
-root's, which makes libvirtd probe QEMU again and again) and no D-Bus. Domains are of type qemu.
+namespace of the test process shows in the place of /run, /etc/libvirt and so on. So does every
+program that the test runs see it, and the default URI works too. There is no D-Bus, and no /dev/kvm
+(it would be root's, which makes libvirtd probe QEMU again and again). Domains are of type qemu.
 
 The lab reaches QEMU over a monitor of its own beside libvirt's, so that a Writer works as on a Vm.
 """
@@ -38,8 +38,8 @@ if TYPE_CHECKING:
 
 DAEMON = "/usr/sbin/libvirtd"
 # What a libvirtd keeps, and the folder of ours that stands for it.
-FOLDERS = {"/etc/libvirt": "etc", "/run/libvirt": "run", "/var/lib/libvirt": "lib",
-           "/var/log/libvirt": "log", "/var/cache/libvirt": "cache", "/run/dbus": "dbus"}
+FOLDERS = {"/run": "run", "/etc/libvirt": "etc", "/var/lib/libvirt": "lib",
+           "/var/log/libvirt": "log", "/var/cache/libvirt": "cache"}
 QEMU_CONF = """stdio_handler = "file"
 security_driver = "none"
 cgroup_controllers = []
@@ -94,6 +94,8 @@ class Libvirt:
                 "/usr/bin/python3", keeper, DAEMON, "-f", f"{self.dir}/libvirtd.conf", "-p",
                 self._pid_file, stdout=log, stderr=log, env=self.lab.env())
         run.wait_until(lambda: self.virsh("version", check=False).rc == 0, 60, "libvirtd answers")
+        if not os.path.islink("/run/libvirt/libvirt-sock"):  # for the default URI
+            os.symlink(self.socket, "/run/libvirt/libvirt-sock")
         self._save_capabilities()
 
     @property
@@ -163,7 +165,7 @@ class Libvirt:
     def _make_folders(self) -> None:
         for folder in {self.lab.dir, self.lab.sockets}:
             os.chmod(folder, 0o755)
-        for name in (*FOLDERS.values(), "sock", "monitors", "log/qemu", f"cache/{CAPABILITIES}"):
+        for name in (*FOLDERS.values(), "run/libvirt", "sock", "monitors", "log/qemu", f"cache/{CAPABILITIES}"):
             os.makedirs(os.path.join(self.dir, name))
         self.public(self.monitors)
         self._write("etc/qemu.conf", QEMU_CONF)
@@ -182,9 +184,8 @@ class Libvirt:
                 os.mknod(none, stat.S_IFCHR | 0o600, os.makedev(1, 3))
                 run.run(["mount", "--bind", none, "/dev/kvm"])
         for place, ours in FOLDERS.items():
-            if place != "/run/dbus" or os.path.isdir(place):
-                os.makedirs(place, exist_ok=True)
-                run.run(["mount", "--bind", os.path.join(self.dir, ours), place])
+            os.makedirs(place, exist_ok=True)
+            run.run(["mount", "--bind", os.path.join(self.dir, ours), place])
 
     def _write(self, name: str, text: str) -> None:
         with open(os.path.join(self.dir, name), "w", encoding="utf-8") as file:
@@ -224,6 +225,10 @@ class VirtVm(Vm):
     @property
     def domain(self) -> list[str]:
         return ["-c", self.host.uri, "-d", self.name]
+
+    @property
+    def sockets(self) -> str:
+        return self.host.monitors
 
     def virsh(self, verb: str, *args: object, **how) -> run.Result:
         """`virsh VERB NAME ARGS…`."""
@@ -301,7 +306,7 @@ class VirtVm(Vm):
 
     @property
     def _pid_file(self) -> str:
-        return os.path.join(self.host.dir, "run", "qemu", f"{self.name}.pid")
+        return os.path.join(self.host.dir, "run", "libvirt", "qemu", f"{self.name}.pid")
 
     # Description ------------------------------------------------------------------------------
 
@@ -469,14 +474,6 @@ class VirtVm(Vm):
         if self.job():
             found.append("libvirt's backup job")
         return found + ["nbd server"] * len(inventory["nbd server"])
-
-    def nbd_server_runs(self) -> bool:
-        # QEMU's user may write to the folder of the monitors, not to that of the sockets.
-        sockets, self.lab.sockets = self.lab.sockets, self.host.monitors
-        try:
-            return super().nbd_server_runs()
-        finally:
-            self.lab.sockets = sockets
 
 
 def _quoted(value: dict) -> str:

@@ -101,6 +101,11 @@ class Vm:
         """How the program is told of this machine."""
         return ["--qmp", self.address]
 
+    @property
+    def sockets(self) -> str:
+        """A folder where QEMU may make sockets."""
+        return self.lab.sockets
+
     # Life -------------------------------------------------------------------------------------
 
     def start(self) -> Vm:
@@ -433,7 +438,7 @@ class Vm:
     def nbd_server_runs(self) -> bool:
         """QEMU cannot be asked: starting a second server is refused, else ours is stopped again."""
         assert self.qmp
-        path = os.path.join(self.lab.sockets, f"{self.name}.probe")
+        path = os.path.join(self.sockets, f"{self.name}.probe")
         try:
             self.qmp.command("nbd-server-start",
                              addr={"type": "unix", "data": {"path": path}})
