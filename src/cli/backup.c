@@ -211,8 +211,10 @@ print_result (const TmkBackupResult *result, bool powered_off)
     printf ("%.1f s\n", (double) result->elapsed_us / 1e6);
     return;
   }
-  printf ("%.1f s, the guest was held for %.1f ms%s\n", (double) result->elapsed_us / 1e6,
-          (double) result->pause_us / 1e3, point->quiesced ? ", its file systems frozen" : "");
+  printf ("%.1f s", (double) result->elapsed_us / 1e6);
+  if (result->pause_us > 0) /* libvirt does not tell */
+    printf (", the guest was held for %.1f ms", (double) result->pause_us / 1e3);
+  puts (point->quiesced ? ", its file systems frozen" : "");
 }
 
 /* ---- running ------------------------------------------------------------------------------- */
@@ -451,9 +453,9 @@ cmd_backup (int argc, char **argv)
     return run_all (&args, &given);
   if (given.exclude_domain != NULL || given.jobs != 0)
     return cli_usage ("backup", "%s is for --all", given.jobs != 0 ? "--jobs" : "--exclude-domain");
-  options.begin.agent = given.agent;
-  if (!cli_check_quiesce (&args, "backup", given.quiesce, &options.begin.agent, &rc))
+  if (!cli_choose_agent (&args, "backup", given.quiesce, &given.agent, &rc))
     return rc;
+  options.begin.agent = given.agent;
   g_autoptr (TmkBackupDef) def = NULL;
   if (given.xml != NULL && (def = cli_read_backup (&args, given.xml)) == NULL)
     return EXIT_FAILED;

@@ -175,7 +175,7 @@ is_interrupted (void *unused)
 }
 
 static int
-begin (const CliArgs *args, const BeginArgs *given)
+begin (const CliArgs *args, BeginArgs *given)
 {
   TmkBeginOptions options = {
     .reuse_external = given->reuse_external,
@@ -185,7 +185,6 @@ begin (const CliArgs *args, const BeginArgs *given)
     .secrets = given->secrets,
     .tls_x509 = given->tls_x509,
     .tls_psk = given->tls_psk,
-    .agent = given->agent,
     .agent_timeout_ms = (unsigned) given->agent_timeout * 1000,
     .scratch_timeout = (unsigned) given->scratch_timeout,
     .warn = cli_warn,
@@ -202,9 +201,10 @@ begin (const CliArgs *args, const BeginArgs *given)
                       given->compression_type);
   if (given->compression_type != NULL)
     options.compress = true;
-  int rc;
-  if (!cli_check_quiesce (args, "begin", given->quiesce, &options.agent, &rc))
-    return rc;
+  int usage;
+  if (!cli_choose_agent (args, "begin", given->quiesce, &given->agent, &usage))
+    return usage;
+  options.agent = given->agent;
   if (given->agent_timeout < 0 || given->agent_timeout > MAX_AGENT_TIMEOUT_S)
     return cli_usage ("begin", "'%d' is no time to wait for the agent: 1 to %d seconds",
                       given->agent_timeout, MAX_AGENT_TIMEOUT_S);
@@ -224,7 +224,7 @@ begin (const CliArgs *args, const BeginArgs *given)
   cli_catch_signals ();
   g_autoptr (TmkError) err = NULL;
   if (!tmk_domain_begin (domain, def, checkpoint, &options, &err)) {
-    rc = cli_fail (args, err);
+    int rc = cli_fail (args, err);
     return cli_interrupted () ? EXIT_INTERRUPTED : rc;
   }
   if (cli_interrupted ())
@@ -237,7 +237,7 @@ begin (const CliArgs *args, const BeginArgs *given)
   g_autoptr (TmkJobStatus) status = tmk_domain_job_status (domain, &err);
   if (status == NULL)
     return cli_fail (args, err);
-  rc = EXIT_DONE;
+  int rc = EXIT_DONE;
   if (args->json)
     cli_print_json (cli_job_json (status));
   else
@@ -266,7 +266,7 @@ cmd_begin (int argc, char **argv)
     { "tls-psk", 0, 0, G_OPTION_ARG_FILENAME, &given.tls_psk,
       "keys.psk, pre-shared keys for <server tls='yes'>", "FILE" },
     { "quiesce", 0, 0, G_OPTION_ARG_NONE, &given.quiesce,
-      "freeze the guest's file systems for the instant; with --qmp needs --agent", NULL },
+      "freeze the guest's file systems for the instant; needs --agent", NULL },
     { "agent", 0, 0, G_OPTION_ARG_FILENAME, &given.agent, "unix socket of the guest's agent",
       "SOCKET" },
     { "agent-timeout", 0, 0, G_OPTION_ARG_INT, &given.agent_timeout,

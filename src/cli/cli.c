@@ -296,23 +296,6 @@ check_domain (const CliArgs *args, TmkError **errp)
   return false;
 }
 
-bool
-cli_check_quiesce (const CliArgs *args, const char *verb, bool quiesce, const char **agent, int *rc)
-{
-  bool by_libvirt = args->domain != NULL;
-  if (by_libvirt && *agent != NULL) {
-    *rc = cli_usage (verb, "libvirt knows the agent of its domains: leave --agent out");
-    return false;
-  }
-  if (!by_libvirt && quiesce != (*agent != NULL)) {
-    *rc = cli_usage (verb, "--quiesce and --agent SOCKET go together");
-    return false;
-  }
-  if (by_libvirt && quiesce)
-    *agent = "";
-  return true;
-}
-
 int
 cli_open_failed (const CliArgs *args)
 {
@@ -350,6 +333,22 @@ cli_open (const CliArgs *args)
   if (domain == NULL)
     cli_fail (args, err);
   return domain;
+}
+
+bool
+cli_choose_agent (const CliArgs *args, const char *verb, bool quiesce, char **agent, int *rc)
+{
+  bool given = *agent != NULL, with_libvirt = args->domain != NULL;
+  if (with_libvirt && given)
+    *rc = cli_usage (verb, "--agent is not for a domain of libvirt, which knows its agent");
+  else if (!with_libvirt && quiesce != given)
+    *rc = cli_usage (verb, "--quiesce and --agent SOCKET go together");
+  else {
+    if (with_libvirt && quiesce)
+      *agent = g_strdup ("");
+    return true;
+  }
+  return false;
 }
 
 /* --- saying ---------------------------------------------------------------------------------- */

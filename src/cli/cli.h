@@ -95,6 +95,10 @@ int cli_describe_verbs (const char *prefix, const Command *verbs, size_t n);
 TmkDomain *cli_open (const CliArgs *args);
 int cli_open_failed (const CliArgs *args);
 
+/* Do --quiesce and --agent go together? A domain of libvirt's has its agent with libvirt: there
+ * `*agent` becomes "". Else says so, with the exit code in `*rc`. */
+bool cli_choose_agent (const CliArgs *args, const char *verb, bool quiesce, char **agent, int *rc);
+
 /* Opens the repository that `args` name; NULL with an exit code in `*rc` after saying why. */
 TmkRepository *cli_open_repository (const CliArgs *args, int *rc);
 /* False, with `*rc` set, after saying that none is named. */
@@ -110,11 +114,6 @@ bool cli_parse_size (const char *text, guint64 *bytes);
 
 /* Says what failed and gives the exit code for it. Frees nothing. */
 int cli_fail (const CliArgs *args, const TmkError *err);
-
-/* What --quiesce and --agent come to, in `*agent`. False, with `*rc` set, after saying what is wrong.
- * libvirt knows the agent of its domains itself. */
-bool cli_check_quiesce (const CliArgs *args, const char *verb, bool quiesce, const char **agent,
-                        int *rc);
 
 /* What is in the "error" of a JSON document. */
 json_t *cli_error_json (const TmkError *err);

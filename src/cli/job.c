@@ -105,7 +105,8 @@ cmd_status (int argc, char **argv)
     printf (", %s/s", speed);
   if (status->state == TMK_JOB_RUNNING && status->clients >= 0)
     printf (", %d client%s", status->clients, status->clients == 1 ? "" : "s");
-  printf (", disks held still for %.1f ms", (double) status->pause_us / 1000);
+  if (status->pause_us > 0)
+    printf (", disks held still for %.1f ms", (double) status->pause_us / 1000);
   if (status->quiesced)
     printf (", file systems frozen for %.1f ms", (double) status->frozen_us / 1000);
   putchar ('\n');

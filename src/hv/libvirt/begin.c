@@ -153,7 +153,7 @@ check_disks (const Begin *begin, TmkError **errp)
   for (guint i = 0; i < begin->def->disks->len; i++) {
     const BackupDisk *disk = g_ptr_array_index (begin->def->disks, i);
     const DiskDef *is = lv_disk_by_name (begin->lv, disk->name);
-    const char *why_not = disk->backup && is != NULL ? lv_disk_why_not (is) : NULL;
+    const char *why_not = disk->backup && is != NULL ? lv_disk_why_not (begin->lv, is) : NULL;
     if (why_not == NULL)
       continue;
     error_set (errp, DOMAIN, TMK_ERR_UNSUPPORTED, 0, "disk '%s' cannot be backed up: %s",

@@ -133,12 +133,14 @@ connection_open (const char *uri, TmkError **errp)
   if (connection == NULL) {
     const virError *error = virGetLastError ();
     bool absent = error != NULL && error->code == VIR_ERR_SYSTEM_ERROR;
-    connection_set_error (errp, "cannot connect to libvirt%s%s%s", uri != NULL ? " at '" : "",
+    TmkError *err = NULL;
+    connection_set_error (&err, "cannot connect to libvirt%s%s%s", uri != NULL ? " at '" : "",
                           uri != NULL ? uri : "", uri != NULL ? "'" : "");
     if (absent && error->int1 == EACCES)
-      error_hint (errp, "run tidemark as root, or as a user whom libvirt lets manage its domains");
-    else if (absent)
-      error_hint (errp, "is libvirtd (or virtqemud) running? -c names another one");
+      error_hint (&err, "run tidemark as root, or as a user whom libvirt lets manage its domains");
+    else if (absent || tmk_error_hint (err) == NULL)
+      error_hint (&err, "is libvirtd (or virtqemud) running? -c names another one");
+    error_propagate (errp, err);
     return NULL;
   }
   g_autofree char *type = g_strdup (virConnectGetType (connection));

@@ -9,7 +9,7 @@
 #define BITMAP_GRANULARITY 65536 /* QEMU's for qcow2, of which libvirt says nothing */
 
 const char *
-lv_disk_why_not (const DiskDef *disk)
+lv_disk_why_not (const LvDomain *lv, const DiskDef *disk)
 {
   if (disk->empty)
     return "the drive is empty";
@@ -23,6 +23,8 @@ lv_disk_why_not (const DiskDef *disk)
     return "other domains may write to it too";
   if (disk->type == STORAGE_VHOST_USER || disk->type == STORAGE_VHOST_VDPA)
     return "its data do not pass through QEMU";
+  if (!lv->active && disk->type != STORAGE_FILE && disk->type != STORAGE_BLOCK)
+    return "it is no file or device, and the domain is shut off";
   return NULL;
 }
 
@@ -130,7 +132,7 @@ show_images (HvArena *arena, const DiskDef *disk, TmkDiskInfo *info)
 }
 
 static TmkDiskInfo *
-show_disk (HvArena *arena, const DiskDef *disk)
+show_disk (const LvDomain *lv, HvArena *arena, const DiskDef *disk)
 {
   const DiskSourceDef *active = disk_def_active (disk);
   TmkDiskInfo *info = hv_arena_alloc (arena, sizeof *info);
@@ -142,7 +144,7 @@ show_disk (HvArena *arena, const DiskDef *disk)
   info->removable = g_str_equal (disk->device, "cdrom") || g_str_equal (disk->device, "floppy");
   info->empty = disk->empty;
   info->iothread = disk->iothread;
-  info->why_not = lv_disk_why_not (disk);
+  info->why_not = lv_disk_why_not (lv, disk);
   info->eligible = info->why_not == NULL;
   if (active != NULL && g_strcmp0 (active->format, "qcow2") != 0)
     info->no_checkpoint = "its format cannot keep bitmaps";
@@ -184,7 +186,7 @@ live_disks (LvDomain *lv, TmkError **errp)
   const TmkDiskInfo **disks = hv_arena_alloc (list->arena, n * sizeof *disks);
   for (guint i = 0; i < n; i++) {
     const DiskDef *disk = g_ptr_array_index (lv->def->disks, i);
-    TmkDiskInfo *info = show_disk (list->arena, disk);
+    TmkDiskInfo *info = show_disk (lv, list->arena, disk);
     if (!ask_size (lv, info, errp))
       return NULL;
     show_bitmaps (list->arena, disk, checkpoints, info);
@@ -207,8 +209,8 @@ lv_complete_disks (LvDomain *lv, TmkDiskList *images)
     disks[n] = images->disks[n];
   for (guint i = 0; i < lv->def->disks->len; i++) {
     const DiskDef *disk = g_ptr_array_index (lv->def->disks, i);
-    if (lv_disk_why_not (disk) != NULL)
-      disks[n++] = show_disk (list->arena, disk);
+    if (lv_disk_why_not (lv, disk) != NULL)
+      disks[n++] = show_disk (lv, list->arena, disk);
   }
   list->inner = images;
   list->public_part.n_disks = n;

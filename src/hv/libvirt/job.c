@@ -16,7 +16,7 @@
 
 #define DOMAIN "libvirt"
 #define STOP_TIMEOUT_US (60 * G_USEC_PER_SEC)
-#define STOP_LOOK_US 20000
+#define STOP_LOOK_US 5000
 
 json_t *
 lv_job_read (LvDomain *lv, TmkError **errp)
@@ -169,6 +169,22 @@ last_words (LvDomain *lv, bool *ended_well)
   return copy;
 }
 
+/* A push that is over cannot be asked any more: what its targets have is what was written. */
+static void
+note_written (json_t *record)
+{
+  size_t i;
+  json_t *disk;
+  json_array_foreach (json_object_get (record, "disks"), i, disk) {
+    struct stat st;
+    const char *target = jsonx_string (disk, "target");
+    if (target == NULL || stat (target, &st) != 0 || !S_ISREG (st.st_mode))
+      continue;
+    json_object_set_new (disk, "done", json_integer ((json_int_t) st.st_blocks * 512));
+    json_object_set_new (disk, "total", json_integer ((json_int_t) st.st_blocks * 512));
+  }
+}
+
 /* It is not there any more. */
 static void
 find_result (LvDomain *lv, json_t *record)
@@ -180,6 +196,7 @@ find_result (LvDomain *lv, json_t *record)
   bool copies = lv_job_is_staged (record) && !jsonx_bool (record, "exported");
   bool pull = jsonx_bool (record, "pull") && !copies;
   if (!pull && ended_well) {
+    note_written (record);
     lv_job_set_result (record, "done", NULL);
     return;
   }

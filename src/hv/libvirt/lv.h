@@ -48,7 +48,7 @@ bool lv_enter (LvDomain *lv, TmkError **errp);
 void lv_leave (LvDomain *lv);
 
 /* Why the disk cannot be backed up, or NULL. A static string. */
-const char *lv_disk_why_not (const DiskDef *disk);
+const char *lv_disk_why_not (const LvDomain *lv, const DiskDef *disk);
 
 /* The disk called so, or NULL. */
 const DiskDef *lv_disk_by_name (const LvDomain *lv, const char *name);

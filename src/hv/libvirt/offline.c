@@ -40,15 +40,8 @@ lv_images (LvDomain *lv, TmkError **errp)
   for (guint i = 0; i < lv->def->disks->len; i++) {
     const DiskDef *disk = g_ptr_array_index (lv->def->disks, i);
     const DiskSourceDef *active = disk_def_active (disk);
-    if (lv_disk_why_not (disk) != NULL)
+    if (lv_disk_why_not (lv, disk) != NULL)
       continue;
-    if (active->type != STORAGE_FILE && active->type != STORAGE_BLOCK) {
-      error_set (errp, DOMAIN, TMK_ERR_UNSUPPORTED, 0,
-                 "disk '%s': '%s' is no file or device, and the domain is shut off", disk->target,
-                 active->path != NULL ? active->path : "its source");
-      error_hint (errp, "start the domain, or leave the disk out with --exclude");
-      return NULL;
-    }
     /* libvirt's default: what a guest wrote into a raw image must not decide. */
     images[n++] = (TmkImage){ .target = disk->target,
                               .path = active->path,
@@ -73,7 +66,7 @@ static const char *
 is_beside (const LvDomain *lv, const char *name)
 {
   const DiskDef *disk = lv_disk_by_name (lv, name);
-  return disk != NULL ? lv_disk_why_not (disk) : NULL;
+  return disk != NULL ? lv_disk_why_not (lv, disk) : NULL;
 }
 
 static TmkBackupDef *
@@ -119,7 +112,7 @@ lv_begin_images (LvDomain *lv, const TmkBackupDef *def, const TmkCheckpointDef *
   g_autoptr (TmkCheckpointDef) own_checkpoint
       = checkpoint != NULL ? checkpoint_without_other_disks (lv, checkpoint) : NULL;
   TmkBeginOptions own_options = *options;
-  own_options.agent = NULL; /* there is no guest; what is shut off is at rest */
+  own_options.agent = NULL; /* there is no guest */
   return tmk_domain_begin (images, own, own_checkpoint, &own_options, errp);
 }
 
