@@ -114,6 +114,30 @@ def test_interrupted(lab: Lab) -> None:
 
 
 @test
+def test_check(lab: Lab) -> None:
+    """'check' on domains of libvirt's, running and not, leaves nothing of its trial behind."""
+    host = Libvirt(lab)
+    vm, = machines(lab, host, "one")
+    repo = Repository(lab)
+    for _ in range(2):
+        report = lab.tidemark_json("check", *vm.domain, "-r", repo.path)
+        assert report["problems"] == report["warnings"] == 0, report
+        assert [entry["disk"] for entry in report["checks"] if entry["what"] == "disk"] == ["vda"]
+        assert [entry["level"] for entry in report["checks"] if entry["what"] == "trial"] == ["ok"]
+        assert vm.checkpoints() == [] or not vm.alive()
+        if vm.alive():
+            assert vm.virsh("backup-dumpxml", check=False).rc != 0
+            vm.assert_clean()
+            vm.quit()
+    vm.start()
+    report = lab.tidemark_json("check", *vm.domain, "-r", repo.path, "--quiesce", rc=3)
+    agent, = [entry for entry in report["checks"] if entry["what"] == "agent"]
+    assert agent["level"] == "warning" and "no channel" in agent["message"]
+    report = lab.tidemark_json("check", "-c", host.uri, "-d", "none", "-r", repo.path, rc=1)
+    assert [entry["what"] for entry in report["checks"] if entry["level"] == "problem"] == ["domain"]
+
+
+@test
 def test_usage(lab: Lab) -> None:
     repo = Repository(lab)
     for wrong in (["--all", "-d", "x"], ["--all", "--qmp", "/x"], ["--all", "--image", "a=b"],

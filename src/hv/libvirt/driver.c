@@ -124,6 +124,12 @@ lv_reserve (TmkDomain *domain, TmkError **errp)
   return fd;
 }
 
+static bool
+inspect (TmkDomain *domain, HvFacts *facts, TmkError **errp)
+{
+  return lv_inspect ((LvDomain *) domain, facts, errp);
+}
+
 static TmkDomainDescription *
 describe (TmkDomain *domain, TmkError **errp)
 {
@@ -407,6 +413,7 @@ static const HvDriver libvirt_driver = {
   .reserve = lv_reserve,
   .def = lv_def,
   .describe = describe,
+  .inspect = inspect,
   .disks = disks,
   .begin = begin,
   .job_xml = job_xml,
