@@ -11,6 +11,8 @@
 
 #define DOMAIN "libvirt"
 #define LOCK_TIMEOUT_MS 30000
+#define RESTART_US (10 * G_USEC_PER_SEC)
+#define RESTART_LOOK_US 100000
 
 /* --- looking --------------------------------------------------------------------------------- */
 
@@ -63,8 +65,8 @@ leave_images (LvDomain *lv)
   g_clear_pointer (&lv->images, tmk_domain_free);
 }
 
-bool
-lv_look (LvDomain *lv, TmkError **errp)
+static bool
+look_once (LvDomain *lv, TmkError **errp)
 {
   if (!connect_again (lv, errp))
     return false;
@@ -79,6 +81,27 @@ lv_look (LvDomain *lv, TmkError **errp)
     return false;
   if (lv->active || was_active)
     leave_images (lv);
+  return true;
+}
+
+/* libvirt's daemon can be restarted at any time, while domains and their jobs go on; so one that
+ * was there is waited for. */
+bool
+lv_look (LvDomain *lv, TmkError **errp)
+{
+  gint64 deadline = g_get_monotonic_time () + RESTART_US;
+  TmkError *err = NULL;
+  while (!look_once (lv, &err)) {
+    bool again = lv->state != NULL && tmk_error_code (err) == TMK_ERR_GONE
+                 && g_get_monotonic_time () < deadline;
+    if (!again) {
+      error_propagate (errp, err);
+      return false;
+    }
+    g_clear_pointer (&err, tmk_error_free);
+    disconnect (lv);
+    g_usleep (RESTART_LOOK_US);
+  }
   return true;
 }
 
