@@ -50,6 +50,9 @@ typedef struct {
   /* "qcow2", "raw", …; NULL: what the domain's description says, else what the name and the
    * contents agree on. */
   const char *format;
+  /* The file that holds the passphrase of an image encrypted with LUKS (it, and images below it);
+   * one newline at its end is not part of it. NULL: none. */
+  const char *secret;
 } TmkImage;
 
 /* Opens the disks of a domain that is powered off, `n_images` (at least one) of them, by way of a

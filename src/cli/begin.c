@@ -98,16 +98,33 @@ add_path (GPtrArray *argv, const char *option, const char *path)
   g_ptr_array_add (argv, g_strdup_printf ("%s=%s", option, absolute));
 }
 
+/* As the library makes it absolute, which knows disks by their paths as they are given. */
+static void
+append_absolute (GString *text, const char *path)
+{
+  g_autofree char *folder = g_get_current_dir ();
+  if (*path != '/')
+    g_string_append_printf (text, "%s/", folder);
+  g_string_append (text, path + (g_str_has_prefix (path, "./") ? 2 : 0));
+}
+
 /* The guard runs in another folder. */
 static void
 add_images (GPtrArray *argv, char **images)
 {
   for (; *images != NULL; images++) {
-    const char *path = strchr (*images, '=') + 1;
-    g_autofree char *folder = g_get_current_dir ();
-    g_ptr_array_add (argv, g_strdup_printf ("--image=%.*s%s%s%s", (int) (path - *images), *images,
-                                            *path == '/' ? "" : folder, *path == '/' ? "" : "/",
-                                            path + (g_str_has_prefix (path, "./") ? 2 : 0)));
+    g_autofree char *copy = g_strdup (*images);
+    TmkImage image = cli_split_image (copy);
+    GString *text = g_string_new ("--image=");
+    g_string_append_printf (text, "%s=", image.target);
+    append_absolute (text, image.path);
+    if (image.format != NULL)
+      g_string_append_printf (text, ",format=%s", image.format);
+    if (image.secret != NULL) {
+      g_string_append (text, ",secret=");
+      append_absolute (text, image.secret);
+    }
+    g_ptr_array_add (argv, g_string_free (text, FALSE));
   }
 }
 

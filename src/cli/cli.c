@@ -235,22 +235,26 @@ cli_read_backup (const CliArgs *args, const char *file)
   return def;
 }
 
-#define FORMAT_OPTION ",format="
-
-/* "vda=/img/root.qcow2,format=qcow2", in `text`, which is cut into its parts. */
-static TmkImage
-split_image (char *text)
+TmkImage
+cli_split_image (char *text)
 {
+  static const char format[] = ",format=", secret[] = ",secret=";
   char *path = strchr (text, '=');
   *path++ = '\0';
-  char *format = g_strrstr (path, FORMAT_OPTION);
-  if (format != NULL)
-    *format = '\0';
-  return (TmkImage){
-    .target = text,
-    .path = path,
-    .format = format != NULL ? format + strlen (FORMAT_OPTION) : NULL,
-  };
+  TmkImage image = { .target = text, .path = path };
+  for (;;) {
+    char *f = image.format == NULL ? g_strrstr (path, format) : NULL;
+    char *s = image.secret == NULL ? g_strrstr (path, secret) : NULL;
+    if (f == NULL && s == NULL)
+      return image;
+    if (s == NULL || (f != NULL && f > s)) {
+      image.format = f + strlen (format);
+      *f = '\0';
+    } else {
+      image.secret = s + strlen (secret);
+      *s = '\0';
+    }
+  }
 }
 
 static TmkDomain *
@@ -260,7 +264,7 @@ open_images (const CliArgs *args, const TmkDomainOptions *options, TmkError **er
   guint n = g_strv_length (texts);
   g_autofree TmkImage *images = g_new0 (TmkImage, n + 1);
   for (guint i = 0; i < n; i++)
-    images[i] = split_image (texts[i]);
+    images[i] = cli_split_image (texts[i]);
   return tmk_domain_open_images (images, n, options, errp);
 }
 

@@ -91,6 +91,10 @@ void cli_describe_options (const char *verb, const char *parameters, const GOpti
 /* A line with each verb's summary, and what it says of itself. `prefix` is "" or "checkpoint ". */
 int cli_describe_verbs (const char *prefix, const Command *verbs, size_t n);
 
+/* "vda=/img/root.qcow2,format=qcow2,secret=/key", in `text`, which is cut into its parts. It has an
+ * '='. */
+TmkImage cli_split_image (char *text);
+
 /* Opens the domain that `args` name; NULL after saying why, the exit code then being that of
  * cli_open_failed(). */
 TmkDomain *cli_open (const CliArgs *args);

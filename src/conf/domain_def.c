@@ -59,6 +59,7 @@ domain_def_copy (const TmkDomainDef *def)
       const DiskSourceDef *source = g_ptr_array_index (disk->chain, j);
       DiskSourceDef *image = disk_def_add_source (to, source->type, source->path, source->format);
       image->index = source->index;
+      image->luks = source->luks;
       image->data_store_path = g_strdup (source->data_store_path);
     }
   }
@@ -97,6 +98,13 @@ disk_def_add_source (DiskDef *disk, StorageType type, const char *path, const ch
   source->format = g_strdup (format);
   g_ptr_array_add (disk->chain, source);
   return source;
+}
+
+const char *
+disk_source_driver (const DiskSourceDef *source)
+{
+  const char *format = source->format != NULL ? source->format : "raw";
+  return source->luks && strcmp (format, "raw") == 0 ? "luks" : format;
 }
 
 const DiskSourceDef *

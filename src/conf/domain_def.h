@@ -14,6 +14,7 @@ typedef struct {
   char *path;            /* file or device path; for other types a description to show, or NULL */
   char *format;          /* or NULL */
   unsigned index;        /* `<source index=>`, 0: none */
+  gboolean luks;         /* encrypted so; the format is then what lies within, or around */
   char *data_store_path; /* `<dataStore>`: the file holding a qcow2's data, or NULL */
 } DiskSourceDef;
 
@@ -38,6 +39,10 @@ struct TmkDomainDef {
 
 TmkDomainDef *domain_def_new (void);
 TmkDomainDef *domain_def_copy (const TmkDomainDef *def);
+
+/* What QEMU's driver of the image is called, "raw" where nothing is said: what is encrypted with
+ * LUKS and raw within is a "luks" image. A string of `source` or a static one. */
+const char *disk_source_driver (const DiskSourceDef *source);
 
 /* Appends a disk whose target is `target`; owned by `def`. */
 DiskDef *domain_def_add_disk (TmkDomainDef *def, const char *target);

@@ -155,6 +155,15 @@ read_data_store (const xmlNode *parent, const char *origin, DiskSourceDef *image
   return true;
 }
 
+/* `<encryption format='luks'>`, within `<source>` or, as libvirt wrote it once, within `<disk>`. */
+static gboolean
+is_luks (const xmlNode *disk, const xmlNode *source)
+{
+  g_autofree char *within = child_attr (source, "encryption", "format");
+  g_autofree char *beside = child_attr (disk, "encryption", "format");
+  return g_strcmp0 (within, "luks") == 0 || g_strcmp0 (beside, "luks") == 0;
+}
+
 static bool
 read_active (DiskDef *disk, const xmlNode *node, const char *origin, TmkError **errp)
 {
@@ -167,6 +176,7 @@ read_active (DiskDef *disk, const xmlNode *node, const char *origin, TmkError **
     return true;
   g_autofree char *format = child_attr (node, "driver", "type");
   DiskSourceDef *image = disk_def_add_source (disk, disk->type, path, format);
+  image->luks = is_luks (node, source);
   return read_index (source, origin, &image->index, errp)
          && read_data_store (source, origin, image, errp);
 }

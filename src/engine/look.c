@@ -83,41 +83,82 @@ free_names (gpointer names)
   g_ptr_array_unref (names);
 }
 
-/* Bitmaps that were made elsewhere (while the disks were powered off, by another tool) are in the
- * images, and a domain that knows bitmaps by what it was told would not find them. `*told`: it was
- * told of any. */
-static bool
-adopt_checkpoints (const Look *look, TmkDomain *domain, bool *told, TmkError **errp)
+/* Checkpoints that disks may have though the domain does not tell of them. */
+typedef struct {
+  GPtrArray *names;  /* borrowed, the newest first */
+  GHashTable *disks; /* of each: an array of the disks' names */
+} Untold;
+
+static void
+untold_clear (Untold *untold)
+{
+  g_ptr_array_unref (untold->names);
+  g_hash_table_unref (untold->disks);
+}
+G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC (Untold, untold_clear)
+
+static void
+untold_add (Untold *untold, char *name, const char *disk)
+{
+  GPtrArray *disks = g_hash_table_lookup (untold->disks, name);
+  if (disks == NULL) {
+    disks = g_ptr_array_new ();
+    g_hash_table_insert (untold->disks, name, disks);
+    g_ptr_array_add (untold->names, name);
+  }
+  g_ptr_array_add (disks, (void *) disk);
+}
+
+static void
+untold_init (Untold *untold, const Look *look)
 {
   PlanInput input = { .points = (const Manifest *const *) look->points->manifests->pdata,
                       .n_points = look->points->manifests->len };
-  g_autoptr (GPtrArray) order = g_ptr_array_new (); /* names, borrowed … */
-  g_autoptr (GHashTable) disks                      /* … to the disks that may have them */
-      = g_hash_table_new_full (g_str_hash, g_str_equal, NULL, free_names);
+  untold->names = g_ptr_array_new ();
+  untold->disks = g_hash_table_new_full (g_str_hash, g_str_equal, NULL, free_names);
   for (size_t i = 0; i < look->disks->n_disks; i++) {
     PlanDisk disk = { .disk = look->disks->disks[i],
                       .images = look->images[i],
                       .n_images = look->n_images[i] };
     g_autoptr (GPtrArray) names = g_ptr_array_new ();
     plan_search_untold (&input, &disk, names);
-    for (guint j = 0; j < names->len; j++) {
-      GPtrArray *of = g_hash_table_lookup (disks, names->pdata[j]);
-      if (of == NULL) {
-        of = g_ptr_array_new ();
-        g_hash_table_insert (disks, names->pdata[j], of);
-        g_ptr_array_add (order, names->pdata[j]);
-      }
-      g_ptr_array_add (of, (void *) disk.disk->name);
-    }
+    for (guint j = 0; j < names->len; j++)
+      untold_add (untold, names->pdata[j], disk.disk->name);
   }
-  for (guint i = 0; i < order->len; i++) {
-    GPtrArray *of = g_hash_table_lookup (disks, order->pdata[i]);
-    g_ptr_array_add (of, NULL);
-    if (!tmk_domain_checkpoint_adopt (domain, order->pdata[i], (const char *const *) of->pdata,
-                                      errp))
+}
+
+static bool
+adopt (TmkDomain *domain, const Untold *untold, TmkError **errp)
+{
+  for (guint i = 0; i < untold->names->len; i++) {
+    const char *name = untold->names->pdata[i];
+    GPtrArray *disks = g_hash_table_lookup (untold->disks, name);
+    g_ptr_array_add (disks, NULL);
+    if (!tmk_domain_checkpoint_adopt (domain, name, (const char *const *) disks->pdata, errp))
       return false;
   }
-  *told = order->len > 0;
+  return true;
+}
+
+/* Bitmaps that were made elsewhere (while the disks were powered off, by another tool) are in the
+ * images, and a domain that knows bitmaps by what it was told would not find them. To tell it
+ * changes what it remembers: not in a dry run. Then `*untold` says that there may be some. */
+static bool
+tell_of_bitmaps (Look *look, TmkDomain *domain, bool dry_run, bool *untold, TmkError **errp)
+{
+  *untold = false;
+  if (!domain->driver->adopts)
+    return true;
+  g_auto (Untold) found;
+  untold_init (&found, look);
+  if (found.names->len == 0)
+    return true;
+  if (!dry_run)
+    return adopt (domain, &found, errp) && look_at_disks (look, domain, errp);
+  HvFacts facts;
+  if (!domain->driver->inspect (domain, &facts, errp))
+    return false;
+  *untold = facts.running; /* the images of one that is shut off were looked at themselves */
   return true;
 }
 
@@ -125,17 +166,13 @@ Look *
 look_new (TmkDomain *domain, Repo *repo, const TmkBackupOptions *options, TmkError **errp)
 {
   g_autoptr (Look) look = g_new0 (Look, 1);
-  bool told = false;
+  bool untold;
   if (!look_at_disks (look, domain, errp) || !name_domain (look, domain, options, errp))
     return NULL;
   look->points = points_load (repo, NULL, errp);
   if (look->points == NULL)
     return NULL;
-  /* To tell the domain changes what it remembers: not in a dry run. */
-  bool adopts = domain->driver->adopts;
-  if (adopts && !options->dry_run
-      && (!adopt_checkpoints (look, domain, &told, errp)
-          || (told && !look_at_disks (look, domain, errp))))
+  if (!tell_of_bitmaps (look, domain, options->dry_run, &untold, errp))
     return NULL;
   const Manifest *const *points = (const Manifest *const *) look->points->manifests->pdata;
   if (plan_needs_checkpoints (points, look->points->manifests->len)
@@ -154,7 +191,7 @@ look_new (TmkDomain *domain, Repo *repo, const TmkBackupOptions *options, TmkErr
     .chunk_size = repo_config (repo)->chunk_size,
     .prefix = look->prefix,
     .checkpoints = look->checkpoints,
-    .untold = adopts && options->dry_run,
+    .untold = untold,
   };
   look->plan = plan_new (&input, options, errp);
   return look->plan != NULL ? g_steal_pointer (&look) : NULL;

@@ -5,9 +5,10 @@ says a backup then does."""
 from __future__ import annotations
 
 import os
+import signal
 import socket
 
-from lab import Lab, main, test
+from lab import Lab, main, soak, test
 from repository import Repository, image_options
 
 SIZE = 8 << 20
@@ -177,6 +178,27 @@ def test_state_folder(lab: Lab) -> None:
     report = check(lab, repo.path, "--qmp", vm.address, "--state-dir", wrong, rc=1)
     only(report, "state", "problem", wrong, "--state-dir")
     check(lab, repo.path, "--qmp", vm.address, "--state-dir", lab.path("not/yet"))
+
+
+@test(timeout=180)
+def test_killed(lab: Lab) -> None:
+    """A trial that is killed at any step is tidied up by the next backup, which is exact."""
+    vm = lab.vm([lab.disk("vda", SIZE), lab.disk("vdb", SIZE)])
+    repo = Repository(lab)
+    repo.backup(vm)
+    options = ["check", "--qmp", vm.address, "-r", repo.path]
+    steps = lab.tidemark(*options, env={"TIDEMARK_TEST_TRACE": "1"}).err.count("testpoint")
+    assert steps > 20, steps
+    every = soak(9, 1)
+    for number in range(lab.rng.randrange(every) + 1, steps + 1, every):
+        for disk in vm.disks:
+            vm.writer(disk).random_ops(lab.rng, 2, longest=1 << 16)
+        lab.tidemark(*options, env={"TIDEMARK_TEST_KILL_AT": str(number)},
+                     rc=(0, -signal.SIGKILL))
+        assert set(repo.backup(vm, rc=0).modes.values()) == {"incremental"}
+        repo.assert_tidy(vm)
+        assert not [name for name in os.listdir(lab.dir) if "check-" in name], number
+    repo.check(repo.points[-1])
 
 
 @test

@@ -66,7 +66,8 @@ class Libvirt:
 
     _mounted = False
 
-    def __init__(self, lab: Lab) -> None:
+    def __init__(self, lab: Lab, *, conf: str = "") -> None:
+        """`conf` is more of qemu.conf."""
         if os.geteuid() != 0:
             raise Skip("not root: no libvirtd of our own")
         if not os.access(DAEMON, os.X_OK) or not shutil.which("virsh"):
@@ -78,7 +79,7 @@ class Libvirt:
         self.socket = os.path.join(self.dir, "sock", "libvirt-sock")
         self.uri = f"qemu+unix:///system?socket={self.socket}"
         self._keeper: subprocess.Popen | None = None
-        self._make_folders()
+        self._make_folders(conf)
         lab.on_close(self.close)
         self.start()
 
@@ -162,13 +163,14 @@ class Libvirt:
                 continue
         raise Skip("no user for libvirt's QEMU")
 
-    def _make_folders(self) -> None:
+    def _make_folders(self, conf: str) -> None:
         for folder in {self.lab.dir, self.lab.sockets}:
             os.chmod(folder, 0o755)
-        for name in (*FOLDERS.values(), "run/libvirt", "sock", "monitors", "log/qemu", f"cache/{CAPABILITIES}"):
+        more = ("run/libvirt", "sock", "monitors", "log/qemu", f"cache/{CAPABILITIES}")
+        for name in (*FOLDERS.values(), *more):
             os.makedirs(os.path.join(self.dir, name))
         self.public(self.monitors)
-        self._write("etc/qemu.conf", QEMU_CONF)
+        self._write("etc/qemu.conf", QEMU_CONF + conf)
         self._write("libvirtd.conf",
                     DAEMON_CONF.format(dir=self.dir, log=self.lab.path("libvirtd.log")))
         if os.path.isdir(_known_capabilities()):
@@ -324,12 +326,14 @@ class VirtVm(Vm):
 
     @staticmethod
     def disk_xml(disk: Disk, order: int = 0) -> str:
-        """One <disk>; `order` is its place in the order of booting, so of the BIOS's drives."""
+        """One <disk>; `order` is its place in the order of booting, so of the BIOS's drives. The
+        option 'inside' is XML for its <source>."""
         kind, source = ("block", "dev") if disk.path.startswith("/dev/") else ("file", "file")
         thread = " iothread='1'" if disk.iothread else ""
         boot = f"<boot order='{order}'/>" if order else ""
         return (f"<disk type='{kind}' device='disk'><driver name='qemu' type='{disk.fmt}' "
-                f"discard='{disk.discard}'{thread}/><source {source}='{disk.path}'/>"
+                f"discard='{disk.discard}'{thread}/>"
+                f"<source {source}='{disk.path}'>{disk.options.get('inside', '')}</source>"
                 f"<target dev='{disk.name}' bus='{disk.bus}'/>{boot}</disk>")
 
     def _emulator(self) -> str:
@@ -444,7 +448,7 @@ class VirtVm(Vm):
             bitmaps = self.bitmap_names(disk)
             for name in bitmaps:
                 assert not name.startswith(("tmk-", "backup-")), f"disk {disk.name} has {bitmaps}"
-                assert disk.name in covered.get(name, []), f"libvirt does not know {name}: {covered}"
+                assert disk.name in covered.get(name, []), f"libvirt misses {name}: {covered}"
             known = [name for name, disks in covered.items() if disk.name in disks]
             assert set(known) <= set(bitmaps), f"disk {disk.name} has {bitmaps}, libvirt {known}"
             ours = [name for name in bitmaps if name.startswith(repo.prefix)]

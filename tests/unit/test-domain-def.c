@@ -177,6 +177,31 @@ test_deep (void)
 }
 
 static void
+test_luks (void)
+{
+  static const struct {
+    const char *disk, *driver;
+  } cases[] = {
+    { "<driver type='raw'/><source file='/i'><encryption format='luks'/></source>", "luks" },
+    { "<driver type='raw'/><source file='/i'/><encryption format='luks'/>", "luks" },
+    { "<source file='/i'><encryption format='luks'/></source>", "luks" },
+    { "<driver type='qcow2'/><source file='/i'><encryption format='luks'/></source>", "qcow2" },
+    { "<driver type='raw'/><source file='/i'><encryption format='qcow'/></source>", "raw" },
+    { "<driver type='raw'/><source file='/i'/>", "raw" },
+    { "<source file='/i'/>", "raw" },
+  };
+  for (size_t i = 0; i < G_N_ELEMENTS (cases); i++) {
+    g_autofree char *xml = g_strdup_printf (
+        "<domain><devices><disk type='file'>%s<target dev='vda'/></disk></devices></domain>",
+        cases[i].disk);
+    g_autoptr (TmkDomainDef) def = parse (xml, NULL);
+    g_autoptr (TmkDomainDef) copy = domain_def_copy (def);
+    g_assert_cmpstr (disk_source_driver (image (def, "vda", 0)), ==, cases[i].driver);
+    g_assert_cmpstr (disk_source_driver (image (copy, "vda", 0)), ==, cases[i].driver);
+  }
+}
+
+static void
 test_normalise (void)
 {
   const char *xml = "<domstatus><domain a=\"1\"><b>t</b>\n\n<c/></domain></domstatus>";
@@ -205,6 +230,7 @@ main (int argc, char **argv)
   g_test_add_func ("/domain-def/refused", test_refused);
   g_test_add_func ("/domain-def/find", test_find);
   g_test_add_func ("/domain-def/deep", test_deep);
+  g_test_add_func ("/domain-def/luks", test_luks);
   g_test_add_func ("/domain-def/normalise", test_normalise);
   g_test_add_func ("/domain-def/storage-types", test_storage_types);
   return g_test_run ();

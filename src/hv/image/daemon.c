@@ -95,6 +95,9 @@ stop (QmpMachine *machine, const json_t *doc, TmkError **errp)
     reap (images);
   }
   reap (images);
+  if (images->keeper >= 0)
+    close (images->keeper);
+  images->keeper = -1;
   (void) unlink (socket); /* it may have removed them itself */
   (void) unlink (pidfile);
   (void) rmdir (folder);
@@ -116,23 +119,31 @@ become_daemon (gpointer data)
     _exit (1); /* it has ended already */
 }
 
-/* Locks on the images that the daemon itself does not protect; it inherits them. */
+/* Adds to `fds` what keeps others off the image of `disk` where the daemon itself does not. */
+static bool
+keep_image (const ImageDisk *disk, GArray *fds, TmkError **errp)
+{
+  struct stat st;
+  TmkError *err = NULL;
+  bool is_device = stat (disk->path, &st) == 0 && S_ISBLK (st.st_mode);
+  int device = is_device ? image_hold_device (disk->target, disk->path, &err) : -1;
+  if (device >= 0)
+    g_array_append_val (fds, device);
+  bool locks = g_str_equal (disk->format, "qcow2");
+  int lock = err == NULL && !locks ? image_lock (disk->target, disk->path, &err) : -1;
+  if (lock >= 0)
+    g_array_append_val (fds, lock);
+  error_propagate (errp, err);
+  return err == NULL;
+}
+
+/* The daemon inherits them. */
 static bool
 take_locks (const Images *images, GArray *fds, TmkError **errp)
 {
-  for (guint i = 0; i < images->disks->len; i++) {
-    const ImageDisk *disk = g_ptr_array_index (images->disks, i);
-    if (g_str_equal (disk->format, "qcow2"))
-      continue;
-    TmkError *err = NULL;
-    int fd = image_lock (disk->target, disk->path, &err);
-    if (err != NULL) {
-      error_propagate (errp, err);
+  for (guint i = 0; i < images->disks->len; i++)
+    if (!keep_image (g_ptr_array_index (images->disks, i), fds, errp))
       return false;
-    }
-    if (fd >= 0)
-      g_array_append_val (fds, fd);
-  }
   return true;
 }
 
@@ -248,9 +259,20 @@ run_daemon (QmpMachine *machine, json_t *doc, TmkError **errp)
     close (g_array_index (locks, int, i));
   if (log >= 0)
     close (log);
+  if (ok && !machine->outlives)
+    images->keeper = keeper_start (process_of (doc));
   for (guint i = 0; ok && i < images->disks->len; i++)
     ok = nodes_open (machine, g_ptr_array_index (images->disks, i), writable, errp);
   return ok;
+}
+
+/* Its first half says to which state folder it belongs. */
+static char *
+folder_name (const QmpMachine *machine)
+{
+  g_autofree char *hash = g_compute_checksum_for_string (G_CHECKSUM_SHA256, machine->root, -1);
+  return g_strdup_printf ("%s/tidemark-images-%.8s-%08x", own_socket_base_folder (), hash,
+                          g_random_int ());
 }
 
 static bool
@@ -264,8 +286,7 @@ start (QmpMachine *machine, bool writable, TmkError **errp)
         || !image_choose_format (disk, machine->given, errp))
       return false;
   }
-  g_autofree char *folder
-      = g_strdup_printf ("%s/tidemark-images-%08x", own_socket_base_folder (), g_random_int ());
+  g_autofree char *folder = folder_name (machine);
   g_autofree char *owner = machine_process (getpid ());
   g_autoptr (json_t) doc = json_pack ("{s:s, s:s, s:b, s:s?}", "folder", folder, "address",
                                       machine->address, "writable", writable, "owner", owner);
@@ -316,22 +337,30 @@ is_of_these (const QmpMachine *machine, const json_t *doc)
   return g_strcmp0 (jsonx_string (doc, "address"), machine->address) == 0;
 }
 
+static bool
+must_write (EnterMode mode)
+{
+  return mode == ENTER_CHANGE || mode == ENTER_GONE_TOO;
+}
+
 /* Is it what is needed? */
 static bool
 suits (const QmpMachine *machine, const json_t *doc, EnterMode mode)
 {
-  bool must_write = mode == ENTER_CHANGE || mode == ENTER_GONE_TOO;
   bool outlives = jsonx_string (doc, "owner") == NULL;
   return mode == ENTER_LOOK
-         || ((jsonx_bool (doc, "writable") || !must_write) && (outlives || !machine->outlives));
+         || ((jsonx_bool (doc, "writable") || !must_write (mode))
+             && (outlives || !machine->outlives));
 }
 
 static bool
-attach (QmpMachine *machine, const json_t *doc, TmkError **errp)
+attach (QmpMachine *machine, const json_t *doc, EnterMode mode, TmkError **errp)
 {
   Images *images = machine->place_data;
   if (!connect_to (machine, doc, errp))
     return false;
+  if (must_write (mode) && jsonx_bool (doc, "writable"))
+    nodes_set_writable (machine, true); /* they are read-only while a job reads */
   g_free (images->folder);
   images->folder = g_strdup (jsonx_string (doc, "folder"));
   return true;
@@ -355,14 +384,13 @@ images_connect (QmpMachine *machine, EnterMode mode, TmkError **errp)
       return false;
     }
     if (in_use || (is_of_these (machine, doc) && suits (machine, doc, mode)))
-      return attach (machine, doc, errp);
+      return attach (machine, doc, mode, errp);
   }
   if (mode == ENTER_LOOK) {
     error_set (errp, DOMAIN, TMK_ERR_GONE, 0, "no daemon serves the images");
     return false;
   }
-  bool writable = mode == ENTER_CHANGE || mode == ENTER_GONE_TOO;
-  return (doc == NULL || stop (machine, doc, errp)) && start (machine, writable, errp);
+  return (doc == NULL || stop (machine, doc, errp)) && start (machine, must_write (mode), errp);
 }
 
 void
@@ -380,6 +408,8 @@ images_leave_for_good (QmpMachine *machine)
     state_unlock (machine->state);
   }
   reap (images);
+  if (images->keeper >= 0)
+    close (images->keeper);
   g_ptr_array_unref (images->disks);
   g_free (images->folder);
   g_free (images);

@@ -32,10 +32,12 @@ image_check_path (const ImageDisk *disk, const char *path, struct stat *st, TmkE
 {
   bool ok = stat (path, st) == 0;
   if (!ok || access (path, R_OK) != 0) {
+    bool denied = errno == EACCES || errno == EPERM;
     error_set_errno (errp, DOMAIN, errno, "disk '%s': cannot open the image '%s'", disk->target,
                      path);
-    error_hint (errp, "name the image that the virtual machine starts with, and see that it can be"
-                      " read");
+    error_hint (errp, denied ? "run tidemark as a user that may read it and, for checkpoints, write"
+                               " it: root, or the user that QEMU runs as"
+                             : "name the image that the virtual machine starts with");
     return false;
   }
   if (S_ISREG (st->st_mode) || S_ISBLK (st->st_mode))
@@ -70,7 +72,8 @@ described_format (const ImageDisk *disk, const TmkDomainDef *given)
 {
   const DiskDef *def = given != NULL ? domain_def_find_disk (given, disk->target) : NULL;
   const DiskSourceDef *active = def != NULL ? disk_def_active (def) : NULL;
-  return active != NULL ? active->format : NULL;
+  bool said = active != NULL && (active->format != NULL || active->luks);
+  return said ? disk_source_driver (active) : NULL;
 }
 
 bool

@@ -22,12 +22,14 @@ typedef struct {
   char *target;
   char *path;   /* absolute */
   char *format; /* known when it is opened first; or NULL */
+  char *secret; /* the file with its passphrase; or NULL */
 } ImageDisk;
 
 typedef struct {
   GPtrArray *disks; /* of ImageDisk* */
   char *folder;     /* of the daemon that was used last, or NULL */
   pid_t child;      /* it, where this process started it; else 0 */
+  int keeper;       /* see keeper_start(); or -1 */
 } Images;
 
 /* --- hv/image/format.c ----------------------------------------------------------------------- */
@@ -45,12 +47,39 @@ bool image_choose_format (ImageDisk *disk, const TmkDomainDef *given, TmkError *
 
 /* --- hv/image/holder.c ----------------------------------------------------------------------- */
 
-/* Says that `path` is in use, and by whom where that can be found. */
-void image_set_in_use (const char *target, const char *path, TmkError **errp);
+/* Says that `path` is in use, and by whom where that can be found; not by `ours`, a daemon that
+ * could not have it. */
+void image_set_in_use (const char *target, const char *path, pid_t ours, TmkError **errp);
 
 /* Keeps QEMU's processes from writing to `path` as long as the descriptor returned, or a copy, is
  * open. -1 with TMK_ERR_BUSY where one does; -1 without an error where there are no such locks. */
 int image_lock (const char *target, const char *path, TmkError **errp);
+
+/* Keeps the block device at `path` from being mounted, or taken otherwise, as long as the
+ * descriptor returned, or a copy, is open. -1 with TMK_ERR_BUSY where it is. */
+int image_hold_device (const char *target, const char *path, TmkError **errp);
+
+/* --- hv/image/keeper.c ----------------------------------------------------------------------- */
+
+/* Starts a process that ends `daemon` when this one has ended. A descriptor to be closed when
+ * `daemon` has ended or is no more this process's affair; -1: it could not be started. */
+int keeper_start (pid_t daemon);
+
+/* --- hv/image/crypt.c ------------------------------------------------------------------------ */
+
+/* What the daemon calls the passphrase of the image at `path`, one of those of `disk`; NULL where
+ * that is not encrypted. Free with g_free(). */
+char *crypt_key_name (const ImageDisk *disk, const char *path, const char *format);
+
+/* The same in `*key`, and gives the daemon the passphrase. */
+bool crypt_prepare (QmpMachine *machine, const ImageDisk *disk, const char *path,
+                    const char *format, char **key, TmkError **errp);
+
+/* Adds what opens an image of `driver` with `key` (NULL: nothing). */
+void crypt_add_options (json_t *options, const char *driver, const char *key);
+
+/* Where QEMU `said` that the passphrase is wrong: says so, and returns true. */
+bool crypt_explain (const ImageDisk *disk, const char *path, const char *said, TmkError **errp);
 
 /* --- hv/image/nodes.c ------------------------------------------------------------------------ */
 
@@ -61,6 +90,7 @@ bool nodes_open (QmpMachine *machine, const ImageDisk *disk, bool writable, TmkE
 /* The place's functions; see hv/qmp/machine.h. */
 GPtrArray *nodes_disks (QmpMachine *machine, TmkError **errp);
 void nodes_reopen (QmpMachine *machine, const QmpDisk *disk, const DiskImage *image, bool writable);
+void nodes_set_writable (QmpMachine *machine, bool writable);
 
 /* --- hv/image/daemon.c ----------------------------------------------------------------------- */
 

@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #define DOMAIN "hv"
+#define READERS_TIMEOUT_S 5
 #define MAX_CHAIN 200 /* QEMU itself gives up around there */
 
 static char *
@@ -47,35 +48,47 @@ file_options (const char *node, const char *driver, const char *path, bool writa
                     "read-only", !writable);
 }
 
-/* `backing`: the node below, or NULL. */
+/* Of these only QEMU knows something below; others refuse to be told that there is nothing. */
+static bool
+may_have_backing (const char *driver)
+{
+  static const char *const drivers[] = { "qcow2", "qcow", "qed", "vmdk", NULL };
+  return g_strv_contains (drivers, driver);
+}
+
+/* `backing`: the node below, or NULL. `key`: see crypt_prepare(). */
 static json_t *
 format_options (const char *node, const char *driver, const char *file, const char *backing,
-                bool writable)
+                const char *key, bool writable)
 {
   json_t *options = json_pack ("{s:s, s:s, s:s, s:b}", "driver", driver, "node-name", node, "file",
                                file, "read-only", !writable);
-  if (!g_str_equal (driver, "raw"))
+  crypt_add_options (options, driver, key);
+  if (may_have_backing (driver))
     json_object_set_new (options, "backing", jsonx_string_or_null (backing));
   return options;
 }
 
 /* QEMU's words, with what can be done about them. */
 static void
-explain (const ImageDisk *disk, const char *path, TmkError *why /* stolen */, TmkError **errp)
+explain (const QmpMachine *machine, const ImageDisk *disk, const char *path,
+         TmkError *why /* stolen */, TmkError **errp)
 {
+  const Images *images = machine->place_data;
   const char *message = tmk_error_message (why);
   if (strstr (message, " lock") != NULL) {
     tmk_error_free (why);
-    image_set_in_use (disk->target, path, errp);
+    image_set_in_use (disk->target, path, images->child, errp);
+    return;
+  }
+  if (crypt_explain (disk, path, message, errp)) {
+    tmk_error_free (why);
     return;
   }
   bool wrong_format = strstr (message, " format") != NULL || strstr (message, "'driver'") != NULL;
-  bool encrypted = strstr (message, "encrypt") != NULL;
   error_propagate (errp, why);
   error_prefix (errp, "disk '%s': cannot open the image '%s'", disk->target, path);
-  if (encrypted)
-    error_hint (errp, "encrypted images can be backed up only while the virtual machine runs");
-  else if (wrong_format)
+  if (wrong_format)
     error_hint (errp, "say what it is: --image %s=%s,format=…", disk->target, disk->path);
   else
     error_hint (errp, "'qemu-img check' tells whether it is whole");
@@ -132,7 +145,7 @@ add_node (QmpMachine *machine, const ImageDisk *disk, const char *path, json_t *
   TmkError *err = NULL;
   if (qmp_blockdev_add (machine->client, options, &err))
     return true;
-  explain (disk, path, err, errp);
+  explain (machine, disk, path, err, errp);
   return false;
 }
 
@@ -148,14 +161,18 @@ open_image (QmpMachine *machine, const ImageDisk *disk, const char *path, const 
   }
   g_autofree char *name = node_of (path);
   g_autofree char *file = file_node_of (path);
+  g_autofree char *key = NULL;
   g_autoptr (json_t) before = query_nodes (machine, errp);
   if (before == NULL || !image_check_path (disk, path, &st, errp))
     return false;
   if (jsonx_find (before, "node-name", name) != NULL)
     return true; /* a template that several disks have below them */
+  if (!crypt_prepare (machine, disk, path, format, &key, errp))
+    return false;
   const char *driver = S_ISBLK (st.st_mode) ? "host_device" : "file";
   if (!add_node (machine, disk, path, file_options (file, driver, path, writable), errp)
-      || !add_node (machine, disk, path, format_options (name, format, file, NULL, false), errp))
+      || !add_node (machine, disk, path, format_options (name, format, file, NULL, key, false),
+                    errp))
     return false;
 
   g_autofree char *below = NULL;
@@ -166,8 +183,8 @@ open_image (QmpMachine *machine, const ImageDisk *disk, const char *path, const 
   if (below == NULL && !writable)
     return true;
   return qmp_blockdev_del (machine->client, name, errp)
-         && add_node (machine, disk, path, format_options (name, format, file, below, writable),
-                      errp);
+         && add_node (machine, disk, path,
+                      format_options (name, format, file, below, key, writable), errp);
 }
 
 /* Why there can be no new checkpoint on the image, or NULL. A static string. */
@@ -239,19 +256,65 @@ nodes_disks (QmpMachine *machine, TmkError **errp)
   return g_steal_pointer (&disks);
 }
 
+static const ImageDisk *
+given_disk (const QmpMachine *machine, const char *target)
+{
+  const Images *images = machine->place_data;
+  for (guint i = 0; i < images->disks->len; i++) {
+    const ImageDisk *given = g_ptr_array_index (images->disks, i);
+    if (g_str_equal (given->target, target))
+      return given;
+  }
+  return NULL;
+}
+
 void
 nodes_reopen (QmpMachine *machine, const QmpDisk *disk, const DiskImage *image, bool writable)
 {
+  const ImageDisk *given = given_disk (machine, disk->name);
   guint place = 0;
-  if (!g_ptr_array_find (disk->chain, image, &place))
+  if (given == NULL || !g_ptr_array_find (disk->chain, image, &place))
     return;
+  g_autofree char *key = crypt_key_name (given, image->filename, image->driver);
   const DiskImage *below
       = place + 1 < disk->chain->len ? g_ptr_array_index (disk->chain, place + 1) : NULL;
   json_t *file = file_options (image->file_node, image->file_driver, image->filename, writable);
   json_t *format = format_options (image->node, image->driver, image->file_node,
-                                   below != NULL ? below->node : NULL, writable);
+                                   below != NULL ? below->node : NULL, key, writable);
   json_t *options
       = writable ? json_pack ("[o, o]", file, format) : json_pack ("[o, o]", format, file);
   (void) qmp_run (machine->client, "blockdev-reopen", json_pack ("{s:o}", "options", options),
                   NULL);
+}
+
+/* True: they were so already, or cannot be asked for. */
+static bool
+set_writable (QmpMachine *machine, bool writable)
+{
+  bool done = true;
+  g_autoptr (GPtrArray) disks = nodes_disks (machine, NULL);
+  for (guint i = 0; disks != NULL && i < disks->len; i++) {
+    const QmpDisk *disk = g_ptr_array_index (disks, i);
+    const DiskImage *active = qmp_disk_active (disk);
+    if (disk->no_checkpoint != NULL || active->read_only != writable)
+      continue;
+    done = false;
+    nodes_reopen (machine, disk, active, writable);
+  }
+  return done;
+}
+
+void
+nodes_set_writable (QmpMachine *machine, bool writable)
+{
+  /* Whoever looks at an image that is open read-only, as 'qemu-img info' does, keeps it from being
+   * opened for writing. */
+  gint64 patience = writable ? READERS_TIMEOUT_S * G_USEC_PER_SEC : 0;
+  gint64 deadline = g_get_monotonic_time () + patience;
+  for (unsigned i = 0; !set_writable (machine, writable); i++) {
+    if (g_get_monotonic_time () > deadline)
+      return;
+    if (i > 0)
+      g_usleep (50000);
+  }
 }

@@ -11,6 +11,7 @@ static const QmpPlace powered_off_place = {
   .connect = images_connect,
   .disks = nodes_disks,
   .reopen = nodes_reopen,
+  .set_writable = nodes_set_writable,
   .leave_for_good = images_leave_for_good,
 };
 
@@ -21,6 +22,7 @@ image_disk_free (gpointer data)
   g_free (disk->target);
   g_free (disk->path);
   g_free (disk->format);
+  g_free (disk->secret);
   g_free (disk);
 }
 
@@ -50,6 +52,7 @@ add_disk (GPtrArray *disks, const TmkImage *image, TmkError **errp)
   disk->target = g_strdup (image->target);
   disk->path = absolute (image->path);
   disk->format = g_strdup (image->format);
+  disk->secret = image->secret != NULL ? absolute (image->secret) : NULL;
   for (guint i = 0; i < disks->len; i++) {
     const ImageDisk *other = g_ptr_array_index (disks, i);
     bool same_target = g_str_equal (other->target, disk->target);
@@ -101,6 +104,7 @@ tmk_domain_open_images (const TmkImage *given, size_t n, const TmkDomainOptions 
   g_autoptr (TmkDomain) domain = &machine->base;
   Images *images = g_new0 (Images, 1);
   images->disks = g_steal_pointer (&disks);
+  images->keeper = -1;
   machine->place_data = images;
   if (machine->given != NULL) {
     machine->name = g_strdup (machine->given->name);

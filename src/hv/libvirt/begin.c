@@ -239,35 +239,40 @@ qemu_user (const LvDomain *lv, uid_t *uid)
 }
 
 /* The user's own where the definition names one; else one that nobody else can reach. */
-static bool
-choose_server (Begin *begin, TmkError **errp)
+static void
+choose_server (Begin *begin)
 {
   if (!begin->def->pull || begin->def->server != NULL)
-    return true;
-  const char *runtime = g_getenv ("XDG_RUNTIME_DIR");
-  bool root = geteuid () == 0;
-  if (root)
-    runtime = "/run";
+    return;
+  const char *runtime = geteuid () == 0 ? "/run" : g_getenv ("XDG_RUNTIME_DIR");
   if (runtime == NULL || !g_path_is_absolute (runtime) || access (runtime, W_OK | X_OK) != 0)
     runtime = g_get_tmp_dir ();
   begin->folder = g_strdup_printf ("%s/tidemark-%s", runtime, begin->id);
+  BackupServer *server = g_new0 (BackupServer, 1);
+  server->transport = BACKUP_SERVER_UNIX;
+  server->tls = -1;
+  server->socket = g_build_filename (begin->folder, "nbd", NULL);
+  begin->def->server = server;
+}
+
+static bool
+make_folder (const Begin *begin, TmkError **errp)
+{
+  uid_t uid = 0;
+  if (begin->folder == NULL)
+    return true;
   if (mkdir (begin->folder, 0700) != 0) {
     error_set_errno (errp, DOMAIN, errno, "cannot make the folder '%s' for the NBD server's socket",
                      begin->folder);
     error_hint (errp, "name a socket in the definition: <server transport='unix' socket='/…'/>");
     return false;
   }
-  uid_t uid = 0;
-  if (root && qemu_user (begin->lv, &uid) && chown (begin->folder, uid, (gid_t) -1) != 0) {
-    error_set_errno (errp, DOMAIN, errno, "cannot give '%s' to QEMU's user", begin->folder);
-    return false;
-  }
-  BackupServer *server = g_new0 (BackupServer, 1);
-  server->transport = BACKUP_SERVER_UNIX;
-  server->tls = -1;
-  server->socket = g_build_filename (begin->folder, "nbd", NULL);
-  begin->def->server = server;
-  return true;
+  if (geteuid () != 0 || !qemu_user (begin->lv, &uid)
+      || chown (begin->folder, uid, (gid_t) -1) == 0)
+    return true;
+  error_set_errno (errp, DOMAIN, errno, "cannot give '%s' to QEMU's user", begin->folder);
+  error_hint (errp, "name a socket in the definition: <server transport='unix' socket='/…'/>");
+  return false;
 }
 
 static bool
@@ -309,15 +314,7 @@ align (Begin *begin, const TmkBackupDef *def, const TmkCheckpointDef *checkpoint
   if (!tmk_checkpoint_def_align (begin->checkpoint, lv->def, errp)
       || !check_checkpoint (begin, errp))
     return false;
-  virDomainCheckpointPtr other
-      = virDomainCheckpointLookupByName (lv->dom, begin->checkpoint->name, 0);
-  if (other == NULL)
-    return true;
-  virDomainCheckpointFree (other);
-  error_set (errp, DOMAIN, TMK_ERR_EXISTS, 0, "there is a checkpoint '%s' already",
-             begin->checkpoint->name);
-  error_hint (errp, "choose another name, or delete it with 'tidemark checkpoint delete'");
-  return false;
+  return live_checkpoint_check_new (lv, begin->checkpoint->name, errp);
 }
 
 /* --- writing down ---------------------------------------------------------------------------- */
@@ -519,6 +516,10 @@ confirm (Begin *begin, TmkError **errp)
   if (def != NULL)
     set_definition (begin, def);
   tmk_backup_def_free (def);
+  const char *socket = jsonx_string (begin->record, "socket");
+  if (socket != NULL
+      && lv_job_socket_is_served (socket)) /* we may be in another network namespace */
+    json_object_set_new (begin->record, "served", json_true ());
   json_object_set_new (begin->record, "phase", json_string ("running"));
   if (!parsed || !lv_job_write (lv, begin->record, errp))
     return false;
@@ -554,15 +555,12 @@ live_begin (LvDomain *lv, const TmkBackupDef *def, const TmkCheckpointDef *check
   begin.staged = must_be_staged (&begin);
   if (!check_disks (&begin, errp) || !check_targets (&begin, errp) || !check_room (&begin, errp))
     return false;
-  bool server = choose_server (&begin, errp);
-  if (server && write_down (&begin, errp)) {
-    testpoint ("libvirt-written-down");
-    if (start (&begin, errp) && confirm (&begin, errp))
-      return true;
-    take_back (&begin);
+  choose_server (&begin);
+  if (!write_down (&begin, errp))
     return false;
-  }
-  if (begin.folder != NULL)
-    (void) rmdir (begin.folder);
+  testpoint ("libvirt-written-down");
+  if (make_folder (&begin, errp) && start (&begin, errp) && confirm (&begin, errp))
+    return true;
+  take_back (&begin);
   return false;
 }

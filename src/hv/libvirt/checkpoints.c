@@ -278,12 +278,24 @@ lv_keep_checkpoint (LvDomain *lv, const char *name)
 /* --- making and deleting --------------------------------------------------------------------- */
 
 bool
+live_checkpoint_check_new (LvDomain *lv, const char *name, TmkError **errp)
+{
+  g_auto (virDomainCheckpointPtr) other = look_up (lv, name);
+  if (other == NULL)
+    return true;
+  error_set (errp, DOMAIN, TMK_ERR_EXISTS, 0, "there is a checkpoint '%s' already", name);
+  error_hint (errp, "choose another name, or delete it with 'tidemark checkpoint delete'");
+  return false;
+}
+
+bool
 live_checkpoint_create (LvDomain *lv, const TmkCheckpointDef *def, unsigned flags, char **name,
                         TmkError **errp)
 {
   g_autoptr (TmkCheckpointDef) own = tmk_checkpoint_def_copy (def);
   bool redefined = (flags & TMK_CHECKPOINT_REDEFINE) != 0;
-  if (!tmk_checkpoint_def_align (own, lv->def, errp))
+  if (!tmk_checkpoint_def_align (own, lv->def, errp)
+      || (!redefined && !live_checkpoint_check_new (lv, own->name, errp)))
     return false;
   char *xml = tmk_checkpoint_def_format (own, TMK_CHECKPOINT_NO_DOMAIN);
   g_auto (virDomainCheckpointPtr) made = virDomainCheckpointCreateXML (

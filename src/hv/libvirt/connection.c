@@ -100,14 +100,17 @@ connection_set_error (TmkError **errp, const char *format, ...)
 
 /* --- connections ----------------------------------------------------------------------------- */
 
-static void
-start_libvirt (void)
+static bool
+start_libvirt (TmkError **errp)
 {
   static gsize started;
+  if (!lv_api_load (errp))
+    return false;
   if (g_once_init_enter (&started)) {
     virSetErrorFunc (NULL, ignore_error);
     g_once_init_leave (&started, 1);
   }
+  return true;
 }
 
 /* Disks are read through a unix socket and as files: "qemu+ssh://host/system" is too far away. */
@@ -126,10 +129,9 @@ check_local (const char *uri, TmkError **errp)
 virConnectPtr
 connection_open (const char *uri, TmkError **errp)
 {
-  start_libvirt ();
-  if (!check_local (uri, errp))
+  if (!start_libvirt (errp) || !check_local (uri, errp))
     return NULL;
-  virConnectPtr connection = virConnectOpenAuth (uri, virConnectAuthPtrDefault, 0);
+  virConnectPtr connection = virConnectOpenAuth (uri, *lv_api.auth_default, 0);
   if (connection == NULL) {
     const virError *error = virGetLastError ();
     bool absent = error != NULL && error->code == VIR_ERR_SYSTEM_ERROR;

@@ -6,10 +6,7 @@
  */
 #pragma once
 
-#include "util/error.h"
-
-#include <libvirt/libvirt.h>
-#include <libvirt/virterror.h>
+#include "hv/libvirt/api.h"
 
 /* Connects; `uri` as in <tidemark/libvirt.h>. Release with virConnectClose(). */
 virConnectPtr connection_open (const char *uri, TmkError **errp);

@@ -169,6 +169,29 @@ last_words (LvDomain *lv, bool *ended_well)
   return copy;
 }
 
+/* Of a pull that is ended in any way libvirt says that it was cancelled, unless a disk's job had
+ * failed before: then it has that one's words. */
+#define WORDS_CANCELLED "Operation canceled"
+
+static void
+set_failed (const char *words, bool pull, TmkError **errp)
+{
+  error_set (errp, DOMAIN, TMK_ERR_FAILED, 0, "libvirt's job failed: %s", words);
+  error_hint (errp, "see to the storage of the %s, and begin again",
+              pull ? "scratch images" : "targets");
+}
+
+TmkError *
+lv_job_late_failure (LvDomain *lv)
+{
+  bool ended_well = false;
+  TmkError *err = NULL;
+  g_autofree char *words = last_words (lv, &ended_well);
+  if (words != NULL && strstr (words, WORDS_CANCELLED) == NULL)
+    set_failed (words, true, &err);
+  return err;
+}
+
 /* A push that is over cannot be asked any more: what its targets have is what was written. */
 static void
 note_written (json_t *record)
@@ -204,13 +227,11 @@ find_result (LvDomain *lv, json_t *record)
     error_set (&err, DOMAIN, TMK_ERR_GONE, 0, "domain '%s' has ended, and the job with it",
                lv->name);
     error_hint (&err, "begin again: a domain that is shut off can be backed up too");
-  } else if (words != NULL && strstr (words, "Operation canceled") != NULL) {
+  } else if (words != NULL && strstr (words, WORDS_CANCELLED) != NULL) {
     error_set (&err, DOMAIN, TMK_ERR_CANCELLED, 0, "somebody ended libvirt's job");
     error_hint (&err, "begin again");
   } else if (words != NULL) {
-    error_set (&err, DOMAIN, TMK_ERR_FAILED, 0, "libvirt's job failed: %s", words);
-    error_hint (&err, "see to the storage of the %s, and begin again",
-                pull ? "scratch images" : "targets");
+    set_failed (words, pull, &err);
   } else {
     error_set (&err, DOMAIN, TMK_ERR_GONE, 0, "libvirt has the job no more and does not say why");
     error_hint (&err, "somebody ended it, or the domain was started anew: begin again");
@@ -239,11 +260,36 @@ look_at_disk (LvDomain *lv, json_t *disk, bool pull)
     json_object_set_new (disk, "room", json_integer ((json_int_t) room));
 }
 
+bool
+lv_job_socket_is_served (const char *socket)
+{
+  size_t len;
+  g_autofree char *text = fsx_read_file ("/proc/net/unix", 64 << 20, &len, NULL);
+  g_autofree char *end_of_line = g_strconcat (" ", socket, "\n", NULL);
+  return text == NULL || strstr (text, end_of_line) != NULL;
+}
+
+#define VERDICT_US (3 * G_USEC_PER_SEC)
+
+/* A QEMU that was killed takes its socket along, and libvirt notices a moment later. */
+static void
+wait_for_verdict (LvDomain *lv, const json_t *record)
+{
+  const char *socket = jsonx_string (record, "socket");
+  gint64 deadline = g_get_monotonic_time () + VERDICT_US;
+  while (jsonx_bool (record, "served") && lv_job_is_there (lv, record)
+         && !lv_job_socket_is_served (socket) && g_get_monotonic_time () < deadline)
+    g_usleep (STOP_LOOK_US);
+}
+
 void
 lv_job_look (LvDomain *lv, json_t *record)
 {
   if (lv_job_has_result (record))
     return;
+  bool exported = !lv_job_is_staged (record) || jsonx_bool (record, "exported");
+  if (exported && jsonx_bool (record, "pull"))
+    wait_for_verdict (lv, record);
   if (!lv_job_is_there (lv, record)) {
     find_result (lv, record);
     return;

@@ -3,8 +3,9 @@
  * hv/libvirt/job.h: a job that libvirt runs, as it is remembered: the document "libvirt-job" of the
  * state folder while it is there, "libvirt-last" when it has ended. A JSON object:
  *
- *   format 1, id, owner, pull, staged, exported, pidfile, socket, phase, started_us, ended_us,
- * quiesced, frozen_us, folder (of the socket), definition (aligned, internal form), checkpoint,
+ *   format 1, id, owner, pull, phase, started_us, ended_us, quiesced, frozen_us,
+ *   staged, exported, pidfile (of a staged pull), folder (of our own socket), socket, served,
+ *   definition (aligned, internal form), checkpoint,
  *   disks: [{name, mode, incremental, target, block, made, format, size, export, exportbitmap,
  *            depth, state, done, total, room}],
  *   result: {state: done|failed|cancelled, code, message, hint}     once it is known
@@ -32,6 +33,10 @@ bool lv_job_is_staged (const json_t *record);
 /* Does libvirt run that job, or, of a staged pull, the daemon serve it? */
 bool lv_job_is_there (LvDomain *lv, const json_t *record);
 
+/* Does a process listen at that unix socket? It is not connected to: a server of QEMU's is not to
+ * be disturbed. */
+bool lv_job_socket_is_served (const char *socket);
+
 /* Is some other backup job there? */
 bool lv_job_is_stranger (LvDomain *lv, const json_t *record);
 
@@ -49,6 +54,9 @@ void lv_job_clear_result (json_t *record);
 
 /* Ends libvirt's job if it is there, and waits until it is not. */
 bool lv_job_stop (LvDomain *lv, const json_t *record, TmkError **errp);
+
+/* A job that was ended: had it failed just before? NULL: no. */
+TmkError *lv_job_late_failure (LvDomain *lv);
 
 /* Tidies up behind a job with a result, which is not libvirt's any more, and makes it the last one.
  */

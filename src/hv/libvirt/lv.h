@@ -70,6 +70,8 @@ GPtrArray *live_checkpoint_defs (LvDomain *lv, TmkError **errp);
 TmkCheckpointList *live_checkpoints (LvDomain *lv, TmkError **errp);
 bool live_checkpoint_create (LvDomain *lv, const TmkCheckpointDef *def, unsigned flags, char **name,
                              TmkError **errp);
+/* TMK_ERR_EXISTS where libvirt has one of that name. */
+bool live_checkpoint_check_new (LvDomain *lv, const char *name, TmkError **errp);
 char *live_checkpoint_xml (LvDomain *lv, const char *name, unsigned flags, TmkError **errp);
 bool live_checkpoint_delete (LvDomain *lv, const char *name, bool children, TmkError **errp);
 bool live_checkpoint_delete_from (LvDomain *lv, const char *name, const char *const *disks,

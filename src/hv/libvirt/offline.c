@@ -45,7 +45,7 @@ lv_images (LvDomain *lv, TmkError **errp)
     /* libvirt's default: what a guest wrote into a raw image must not decide. */
     images[n++] = (TmkImage){ .target = disk->target,
                               .path = active->path,
-                              .format = active->format != NULL ? active->format : "raw" };
+                              .format = disk_source_driver (active) };
   }
   if (n == 0) {
     error_set (errp, DOMAIN, TMK_ERR_NOT_FOUND, 0, "domain '%s' has no disk to back up", lv->name);

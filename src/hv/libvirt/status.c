@@ -286,6 +286,8 @@ live_end (LvDomain *lv, TmkError **errp)
     g_autoptr (TmkError) changed = changed_disk (lv, record);
     if (!lv_job_stop (lv, record, errp))
       return false;
+    if (changed == NULL && !lv_job_is_staged (record))
+      changed = lv_job_late_failure (lv);
     lv_job_set_result (record, changed != NULL ? "failed" : "done", changed);
   }
   if (!lv_job_settle (lv, record, errp))

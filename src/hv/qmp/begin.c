@@ -179,6 +179,9 @@ begin_steps (QmpMachine *machine, const JobPlan *plan, const TmkBeginOptions *op
               || !targets_open (machine, plan, options, errp)))
       || !start (machine, plan, options, record, errp))
     return false;
+  /* The new checkpoint is there, and until the job ends nothing is written to the images. */
+  if (machine->place->set_writable != NULL)
+    machine->place->set_writable (machine, false);
   record_set_phase (record, "running");
   return state_write (machine->state, "job", record, errp);
 }

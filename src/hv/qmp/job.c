@@ -415,6 +415,9 @@ job_recover (QmpMachine *machine, json_t **running, TmkError **errp)
     if (!job_look (machine, record, &counts, errp) || !job_act (machine, record, &counts, errp))
       return false;
     if (record_in_phase (record, "running")) {
+      /* Whoever came to change something will not. */
+      if (machine->place->set_writable != NULL)
+        machine->place->set_writable (machine, false);
       *running = g_steal_pointer (&record);
       return true;
     }

@@ -36,6 +36,10 @@ typedef struct {
   /* Opens `image`, one below the active image of `disk`, for writing, or read-only again. Whether
    * it worked shows in what is done next. */
   void (*reopen) (QmpMachine *machine, const QmpDisk *disk, const DiskImage *image, bool writable);
+  /* Opens the active images read-only, so that they are whole in their files whatever ends who has
+   * them open; or, those that were to be written, for writing again. Whether it worked shows in
+   * what is done next. May be NULL. */
+  void (*set_writable) (QmpMachine *machine, bool writable);
   /* Lets go of what belongs to the place; the machine is being freed. May be NULL. */
   void (*leave_for_good) (QmpMachine *machine);
 } QmpPlace;

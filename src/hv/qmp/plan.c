@@ -126,6 +126,7 @@ plan_checkpoint_bitmaps (GPtrArray *disks, TmkCheckpointDef *def, GPtrArray *kno
                 def->name);
     return NULL;
   }
+  const QmpDisk *left_out = NULL;
   for (guint i = 0; i < def->disks->len; i++) {
     CheckpointDisk *entry = g_ptr_array_index (def->disks, i);
     if (!entry->covered)
@@ -134,6 +135,7 @@ plan_checkpoint_bitmaps (GPtrArray *disks, TmkCheckpointDef *def, GPtrArray *kno
     g_assert (disk != NULL); /* aligned with the same disks */
     if (disk->no_checkpoint != NULL) {
       entry->covered = FALSE;
+      left_out = disk;
       continue;
     }
     PlanBitmap *bitmap = plan_bitmap (disk, entry, errp);
@@ -144,6 +146,8 @@ plan_checkpoint_bitmaps (GPtrArray *disks, TmkCheckpointDef *def, GPtrArray *kno
   }
   if (bitmaps->len == 0) {
     error_set (errp, DOMAIN, TMK_ERR_INVALID, 0, "checkpoint '%s' covers no disk", def->name);
+    if (left_out != NULL)
+      error_prefix (errp, "disk '%s': %s", left_out->name, left_out->no_checkpoint);
     error_hint (errp, "leave the checkpoint out, or let it cover a disk");
     return NULL;
   }

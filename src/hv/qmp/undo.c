@@ -494,6 +494,14 @@ undo_all (Undo *undo, const json_t *log, bool failed, json_t *rest, TmkError **f
   return true;
 }
 
+static void
+make_writable (QmpMachine *machine, const json_t *log)
+{
+  if (machine->client != NULL && machine->place->set_writable != NULL
+      && jsonx_find (log, "op", "checkpoint") != NULL)
+    machine->place->set_writable (machine, true);
+}
+
 bool
 undo_run (QmpMachine *machine, const json_t *log, bool failed, json_t **rest, TmkError **errp)
 {
@@ -501,6 +509,8 @@ undo_run (QmpMachine *machine, const json_t *log, bool failed, json_t **rest, Tm
   Undo undo = { .machine = machine, .batch = json_array () };
   *rest = json_array ();
   bool looked = look_around (&undo, log, errp);
+  if (looked && failed)
+    make_writable (machine, log);
   bool ok = looked && undo_all (&undo, log, failed, *rest, &first, errp);
   json_decref (undo.batch);
   json_decref (undo.jobs);

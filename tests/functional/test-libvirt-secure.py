@@ -1,0 +1,112 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Proves: libvirt's certificates and secrets do for Tidemark's jobs: pulls over TCP, plain and with
+TLS, are read by who may; encrypted disks are backed up, and targets and scratches are encrypted
+where the document says so."""
+from __future__ import annotations
+
+import os
+import uuid
+
+from backup import backup_xml, checkpoint_xml, disk_xml
+from lab import Disk, Lab, Model, main, test
+from pki import make_authority
+from pull import Pull, pull_disk
+from push import push
+from repository import Repository, check_words
+from virt import Libvirt
+
+SIZE = 8 << 20
+PASSPHRASE = "correct horse"
+
+
+@test(timeout=120)
+def test_tcp_and_tls(lab: Lab) -> None:
+    lab.need("nbdcopy", "openssl")
+    authority, other = make_authority(lab, "pki"), make_authority(lab, "other")
+    for name in os.listdir(authority):
+        os.chmod(f"{authority}/{name}", 0o644)  # QEMU's user reads the server's key
+    host = Libvirt(lab, conf=f'backup_tls_x509_cert_dir = "{authority}"\n'
+                             "backup_tls_x509_verify = 1\n")
+    vm = host.vm([lab.disk("vda", SIZE)])
+    pull = Pull(lab, vm)
+    port = 20000 + os.getpid() % 20000
+    for number, tls in enumerate(("", " tls='yes'")):
+        vm.change()
+        model = vm["vda"].model.snapshot()
+        server = f"<server transport='tcp' name='127.0.0.1' port='{port}'{tls}/>"
+        pull.run([pull_disk("vda", pull.scratch("vda"), since="c0" if number else None,
+                            more="exportname='the-disk'")], server=server, checkpoint=f"c{number}")
+        vm.change()
+        if tls:
+            plain = lab.tool("nbdcopy", f"nbd://127.0.0.1:{port}/the-disk", lab.fresh(), rc=1)
+            wrong = lab.tool("nbdcopy", f"nbds://127.0.0.1:{port}/the-disk?tls-certificates={other}",
+                             lab.fresh(), rc=1)
+            assert plain.err and wrong.err
+            uri = f"nbds://127.0.0.1:{port}/the-disk?tls-certificates={authority}"
+        else:
+            uri = f"nbd://127.0.0.1:{port}/the-disk"
+        raw = lab.fresh(".raw")
+        lab.tool("nbdcopy", uri, raw)
+        lab.compare(raw, model, "raw")
+        pull.end()
+    # A busy port: refused, and nothing is left.
+    with_socket = f"<server transport='tcp' name='192.0.2.1' port='{port}'/>"
+    said = pull.run([pull_disk("vda", pull.scratch("vda"))], server=with_socket, rc=1)
+    check_words(said.err)
+    vm.assert_clean()
+    pull.assert_no_files()
+
+
+@test(timeout=120)
+def test_encrypted_disks(lab: Lab) -> None:
+    """The disk, its scratch and the target of a push: each opened by a secret of libvirt's. The
+    images are made here, since QEMU's search for the right effort sometimes fails on slow hosts."""
+    host = Libvirt(lab)
+    secret = str(uuid.uuid4())
+    host.virsh("secret-define", lab.file("secret.xml", "<secret ephemeral='no' private='yes'>"
+               f"<uuid>{secret}</uuid></secret>"))
+    host.virsh("secret-set-value", secret, "--file", lab.file("passphrase", PASSPHRASE), "--plain")
+    luks = (f"<encryption format='luks'><secret type='passphrase' uuid='{secret}'/></encryption>")
+    key = ["--object", f"secret,id=s,data={PASSPHRASE}"]
+
+    def encrypted(path: str) -> str:
+        lab.tool("qemu-img", "create", "-q", "-f", "qcow2", *key, "-o",
+                 "encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=10", path, SIZE)
+        return path
+
+    vda = Disk("vda", encrypted(lab.path("vda.qcow2")), Model(SIZE, 1 << 16), options={"inside": luks})
+    vm = host.vm([vda, lab.disk("vdb", SIZE)])
+    repo = Repository(lab)
+    for mode in ("full", "incremental", "incremental"):
+        vm.change()
+        repo.check(repo.backup(vm).expect(vda=mode, vdb=mode))
+        repo.assert_tidy(vm)
+    vm.change()
+    target = encrypted(lab.path("pushed.qcow2"))
+    push(vm, backup_xml([disk_xml("vda", target, fmt="qcow2", inside=luks)]), "--reuse-external",
+         checkpoint=checkpoint_xml("c1"))
+    plain = lab.fresh(".raw")
+    lab.tool("qemu-img", "convert", *key, "--image-opts", "-O", "raw",
+             f"driver=qcow2,encrypt.key-secret=s,file.filename={target}", plain)
+    lab.compare(plain, vda.model, "raw")
+    pull = Pull(lab, vm)
+    models = {disk.name: disk.model.snapshot() for disk in vm.disks}
+    pull.run([pull_disk(disk.name, encrypted(pull.scratch(disk.name)), fmt="qcow2", inside=luks,
+                        since="c1") for disk in vm.disks], "--reuse-external")
+    vm.change()
+    for name, model in models.items():
+        pull.compare(name, model)
+    lab.tidemark("end", *vm.domain)
+    vm.assert_clean()
+    # Shut off nobody has the key: said, and the other disk can be had alone.
+    vm.quit()
+    said = lab.tidemark("backup", *vm.domain, "-r", repo.path, check=False)
+    if said.rc == 1:
+        check_words(said.err, "vda")
+    repo.check(repo.backup(vm, "--exclude", "vda").expect(vdb="incremental"))
+    vm.start()
+    vm.change()
+    repo.check(repo.backup(vm))
+
+
+main()
