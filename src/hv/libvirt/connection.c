@@ -266,7 +266,7 @@ tmk_libvirt_define (const char *uri, const char *xml, char **name, TmkError **er
   g_auto (virConnectPtr) connection = connection_open (uri, errp);
   if (connection == NULL || !check_new (connection, xml, errp))
     return false;
-  /* Not validated: that may take libvirt most of a minute, and the document was its own. */
+  /* Not validated once more: the document was libvirt's own. */
   g_auto (virDomainPtr) domain = virDomainDefineXMLFlags (connection, xml, 0);
   if (domain == NULL) {
     connection_set_error (errp, "libvirt does not define the domain");
