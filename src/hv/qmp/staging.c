@@ -232,18 +232,27 @@ option_of (const char *pid, const char *option)
   return NULL;
 }
 
+static bool
+is_daemon_of (const char *pid, const char *pidfile)
+{
+  g_autofree char *its = option_of (pid, "--pidfile");
+  return g_strcmp0 (its, pidfile) == 0;
+}
+
 /* The process of our daemon, 0: none. By its command line: a file may be lost, or name a process
- * that is another today. */
+ * that is another today. But where it names the right one, no other need be looked at. */
 pid_t
 staging_daemon_of (const char *pidfile)
 {
+  size_t len;
+  g_autofree char *told = fsx_read_file (pidfile, 64, &len, NULL);
+  if (told != NULL && g_ascii_isdigit (*g_strstrip (told)) && is_daemon_of (told, pidfile))
+    return (pid_t) g_ascii_strtoll (told, NULL, 10);
   const char *name;
   g_autoptr (GDir) dir = g_dir_open ("/proc", 0, NULL);
-  while (dir != NULL && (name = g_dir_read_name (dir)) != NULL) {
-    g_autofree char *its = g_ascii_isdigit (*name) ? option_of (name, "--pidfile") : NULL;
-    if (g_strcmp0 (its, pidfile) == 0)
+  while (dir != NULL && (name = g_dir_read_name (dir)) != NULL)
+    if (g_ascii_isdigit (*name) && is_daemon_of (name, pidfile))
       return (pid_t) g_ascii_strtoll (name, NULL, 10);
-  }
   return 0;
 }
 

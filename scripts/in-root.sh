@@ -1,0 +1,33 @@
+#!/bin/sh
+# SPDX-License-Identifier: LGPL-2.1-or-later
+#
+# in-root.sh: runs a command of this source tree within the root of another Debian release.
+#
+#   in-root.sh ROOT COMMAND...
+#
+# ROOT is what fetch-debian.sh has unpacked: packages that were never configured. What that would
+# have made and programs rely on (users, the cache of libraries) is made here; the users are this machine's. The source tree, /tmp,
+# /dev/shm, /dev, /proc and /sys are the machine's own; everything happens in a mount namespace that
+# ends with the command. Needs root.
+set -eu
+
+[ $# -ge 2 ] || { sed -n '/^#   in-root/s/^#   //p' "$0" >&2; exit 2; }
+root=$(cd "$1" && pwd)
+shift
+tree=$(cd "$(dirname "$0")/.." && pwd)
+if [ "${IN_ROOT_NAMESPACE:-}" != yes ]; then
+  IN_ROOT_NAMESPACE=yes exec unshare -m --propagation private "$0" "$root" "$@"
+fi
+unset IN_ROOT_NAMESPACE
+
+cp /etc/passwd /etc/group "$root/etc/"
+mount --bind "$root" "$root"
+for folder in dev dev/shm proc sys tmp; do
+  mkdir -p "$root/$folder"
+  mount --bind "/$folder" "$root/$folder"
+done
+mount -t tmpfs -o mode=755 tmpfs "$root/run"
+mkdir -p "$root$tree"
+mount --bind "$tree" "$root$tree"
+ldconfig -r "$root"
+exec chroot "$root" /usr/bin/env -C "$tree" PATH=/usr/sbin:/usr/bin:/sbin:/bin "$@"
