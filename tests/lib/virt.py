@@ -57,7 +57,7 @@ log_outputs = "3:file:{log}"
 """
 QEMU_NAMESPACE = "http://libvirt.org/schemas/domain/qemu/1.0"
 # What of another libvirt stands for the host's own, below /usr.
-ROOT_FOLDERS = ("share/libvirt", "lib/libvirt", "lib/x86_64-linux-gnu/libvirt")
+ROOT_FOLDERS = ("share/libvirt", "lib/x86_64-linux-gnu/libvirt")
 # What libvirt found out about QEMU takes seconds to find out again. It checks by itself whether
 # that is still true.
 CAPABILITIES = "qemu/capabilities"
