@@ -21,6 +21,7 @@ fi
 unset IN_ROOT_NAMESPACE
 
 cp /etc/passwd /etc/group "$root/etc/"
+[ -L "$root/var/run" ] || { rm -rf "$root/var/run" && ln -s /run "$root/var/run"; }
 mount --bind "$root" "$root"
 for folder in dev dev/shm proc sys tmp; do
   mkdir -p "$root/$folder"

@@ -49,7 +49,7 @@ typedef struct {
   unsigned threads;        /* workers; 0: one a core */
   TmkBeginOptions begin;   /* secrets, agent, warn, … */
   const char *domain_name; /* in the repository; NULL: the domain's own */
-  const char *domain_xml;  /* kept with the point, or NULL */
+  const char *domain_xml;  /* kept with the point; NULL: what the domain says itself */
   /* Called some times a second from the calling thread, for each disk in turn. */
   void (*progress) (const TmkBackupProgress *progress, void *data);
   /* Called once the plan stands, before anything is changed. */
@@ -63,9 +63,11 @@ typedef struct {
   const TmkPoint *point;
   uint64_t pause_us; /* how long the guest was held */
   uint64_t elapsed_us;
-  size_t n_fallbacks;         /* disks that were incremental before and fell back to full */
-  size_t n_skipped;           /* disks that cannot be backed up, … */
-  const char *const *skipped; /* "vdb: why" */
+  size_t n_fallbacks;          /* disks that were incremental before and fell back to full */
+  size_t n_skipped;            /* disks that cannot be backed up, … */
+  const char *const *skipped;  /* "vdb: why" */
+  size_t n_left_out;           /* what belongs to the domain but is not in the point: … */
+  const char *const *left_out; /* "nvram 'OVMF_VARS.fd': why" */
 } TmkBackupResult;
 
 void tmk_backup_result_free (TmkBackupResult *result);

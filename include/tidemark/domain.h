@@ -196,9 +196,10 @@ typedef struct {
    * its folder. QEMU reads them, as its own user. Without tls='yes' they are refused. */
   const char *tls_x509, *tls_psk;
   /* The unix socket of the guest's agent, by which its file systems are frozen for the instant;
-   * NULL: they are not. Of a domain of libvirt's it is any string: libvirt has the agent. Where the agent refuses, or does not answer in time (0: 5 s), that is a
-   * warning; see TmkJobStatus.quiesced. They are thawed whatever happens, also should this process
-   * be killed: a child process watches. */
+   * NULL: they are not. Of a domain of libvirt's it is any string: libvirt has the agent. Where the
+   * agent refuses, or does not answer in time (0: 5 s), that is a warning; see
+   * TmkJobStatus.quiesced. They are thawed whatever happens, also should this process be killed: a
+   * child process watches. */
   const char *agent;
   unsigned agent_timeout_ms;
   /* Things that the user should know but that stop nothing, a line each. May be NULL. */

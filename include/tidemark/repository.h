@@ -65,6 +65,13 @@ typedef struct {
 } TmkPointDisk;
 
 typedef struct {
+  const char *role; /* "nvram": variables of its firmware; "tpm": state of its TPM; or another */
+  const char *name; /* within the role: a relative path */
+  uint64_t size;    /* bytes */
+  unsigned mode;    /* permissions */
+} TmkPointFile;
+
+typedef struct {
   const char *id;
   const char *domain;           /* name */
   const char *uuid;             /* or NULL */
@@ -76,6 +83,8 @@ typedef struct {
   uint64_t metadata;                                    /* bytes stored beside the disks' */
   size_t n_disks;
   const TmkPointDisk *const *disks;
+  size_t n_files; /* that belong to the domain */
+  const TmkPointFile *const *files;
 } TmkPoint;
 
 typedef struct {
@@ -110,9 +119,9 @@ bool tmk_repository_diff (TmkRepository *repository, const char *a, const char *
 /* ---- the whole ---------------------------------------------------------------------------- */
 
 typedef struct {
-  uint64_t points, domains, disks; /* disks: of all points */
-  uint64_t logical;                /* bytes of all points' disks, not counting zeroes */
-  uint64_t objects;                /* different ones stored */
+  uint64_t points, domains, disks, files; /* disks, files: of all points */
+  uint64_t logical; /* bytes of all points' disks, not counting zeroes, and files */
+  uint64_t objects; /* different ones stored */
   uint64_t packs, pack_bytes, index_files, index_bytes, other_bytes;
   uint64_t bytes; /* all of it */
 } TmkRepositoryStats;
@@ -121,7 +130,8 @@ bool tmk_repository_stats (TmkRepository *repository, TmkRepositoryStats *stats,
 
 typedef struct {
   const char *point, *disk; /* or NULL: not of a point */
-  uint64_t offset, length;  /* bytes of the disk; length 0: not of a range */
+  const char *file;         /* instead of a disk: "ROLE/NAME"; or NULL */
+  uint64_t offset, length;  /* bytes of either; length 0: not of a range */
   const char *message;
 } TmkDamage;
 

@@ -7,6 +7,7 @@
 #include <tidemark/backup_def.h>
 #include <tidemark/block_sink.h>
 #include <tidemark/block_source.h>
+#include <tidemark/check.h>
 #include <tidemark/checkpoint_def.h>
 #include <tidemark/domain.h>
 #include <tidemark/domain_def.h>

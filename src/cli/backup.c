@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* tidemark backup: one point of a domain into a repository, start to end. */
-#include "cli/cli.h"
+#include "cli/backup_all.h"
 #include "cli/progress.h"
 #include "util/jsonx.h"
 
@@ -9,13 +9,15 @@
 
 #define MAX_AGENT_TIMEOUT_S 3600
 #define MAX_THREADS 256
+#define MAX_JOBS 64
+#define JOBS 2 /* at a time, with --all */
 
 typedef struct {
-  gboolean no_checkpoint, dry_run, quiesce, no_space_check;
+  gboolean no_checkpoint, dry_run, quiesce, no_space_check, all;
   char *mode, *xml, *checkpoint, *bandwidth, *agent, *scratch_dir, *secrets, *name;
-  char **include, **exclude;
+  char **include, **exclude, **exclude_domain;
   int agent_timeout, scratch_timeout; /* seconds */
-  int threads;
+  int threads, jobs;
 } BackupArgs;
 
 static void
@@ -31,6 +33,7 @@ backup_args_clear (BackupArgs *given)
   g_free (given->name);
   g_strfreev (given->include);
   g_strfreev (given->exclude);
+  g_strfreev (given->exclude_domain);
 }
 G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC (BackupArgs, backup_args_clear)
 
@@ -129,6 +132,10 @@ warn_about (TmkDomain *domain, const BackupArgs *given, const TmkBackupResult *r
     fprintf (stderr, "tidemark: warning: disk %s: not backed up\n", result->skipped[i]);
     any = true;
   }
+  for (size_t i = 0; i < result->n_left_out; i++) {
+    fprintf (stderr, "tidemark: warning: %s: not in the point\n", result->left_out[i]);
+    any = true;
+  }
   if (result->n_fallbacks > 0) {
     const char *verb = given->dry_run ? "would be" : "was";
     fprintf (stderr,
@@ -140,13 +147,29 @@ warn_about (TmkDomain *domain, const BackupArgs *given, const TmkBackupResult *r
                                       : "were");
     any = true;
   }
-  return any || (given->quiesce && !given->dry_run && !result->point->quiesced);
+  return any;
+}
+
+/* That the guest's file systems were not frozen, as was asked for, has been said. What is shut off
+ * is at rest. */
+static bool
+missed_quiesce (const CliArgs *args, const BackupArgs *given, const TmkBackupResult *result)
+{
+  if (!given->quiesce || given->dry_run || result->point->quiesced)
+    return false;
+  TmkDomainEntries *entries = args->domain != NULL ? tmk_libvirt_list (args->connect, NULL) : NULL;
+  bool runs = true;
+  for (size_t i = 0; entries != NULL && i < entries->n_domains; i++)
+    if (g_strcmp0 (entries->domains[i]->uuid, result->point->uuid) == 0)
+      runs = entries->domains[i]->running;
+  tmk_domain_entries_free (entries);
+  return runs;
 }
 
 static json_t *
 result_json (const BackupArgs *given, const TmkBackupResult *result)
 {
-  json_t *out = json_object (), *skipped = json_array ();
+  json_t *out = json_object (), *skipped = json_array (), *left_out = json_array ();
   g_autoptr (json_t) point = cli_point_json (result->point);
   bool made = !given->dry_run && result->point->id != NULL;
   json_object_set_new (out, "point", jsonx_string_or_null (made ? result->point->id : NULL));
@@ -155,6 +178,9 @@ result_json (const BackupArgs *given, const TmkBackupResult *result)
   for (size_t i = 0; i < result->n_skipped; i++)
     json_array_append_new (skipped, jsonx_string_or_null (result->skipped[i]));
   json_object_set_new (out, "skipped", skipped);
+  for (size_t i = 0; i < result->n_left_out; i++)
+    json_array_append_new (left_out, jsonx_string_or_null (result->left_out[i]));
+  json_object_set_new (out, "left_out", left_out);
   json_object_set_new (out, "fallbacks", json_integer ((json_int_t) result->n_fallbacks));
   json_object_set_new (out, "pause_us", json_integer ((json_int_t) result->pause_us));
   json_object_set_new (out, "elapsed_us", json_integer ((json_int_t) result->elapsed_us));
@@ -227,7 +253,7 @@ backup (const CliArgs *args, const BackupArgs *given, TmkBackupOptions *options)
     printf ("%s\n", result->point->id);
   else
     print_result (result, args->images != NULL);
-  return warned ? EXIT_WARNINGS : EXIT_DONE;
+  return warned || missed_quiesce (args, given, result) ? EXIT_WARNINGS : EXIT_DONE;
 }
 
 /* ---- the options --------------------------------------------------------------------------- */
@@ -280,12 +306,93 @@ fill_options (const BackupArgs *given, TmkBackupOptions *options)
   options->scratch_dir = given->scratch_dir;
   options->threads = (unsigned) given->threads;
   options->domain_name = given->name;
-  options->begin.agent = given->agent;
   options->begin.agent_timeout_ms = (unsigned) given->agent_timeout * 1000;
   options->begin.scratch_timeout = (unsigned) given->scratch_timeout;
   options->begin.no_space_check = given->no_space_check;
   options->begin.secrets = given->secrets;
   return EXIT_DONE;
+}
+
+static void
+put (GPtrArray *argv, const char *option, const char *value)
+{
+  if (value == NULL)
+    return;
+  g_ptr_array_add (argv, g_strdup (option));
+  g_ptr_array_add (argv, g_strdup (value));
+}
+
+static void
+put_flag (GPtrArray *argv, const char *option, gboolean given)
+{
+  if (given)
+    g_ptr_array_add (argv, g_strdup (option));
+}
+
+static void
+put_number (GPtrArray *argv, const char *option, int value)
+{
+  g_autofree char *text = value != 0 ? g_strdup_printf ("%d", value) : NULL;
+  put (argv, option, text);
+}
+
+static void
+put_all (GPtrArray *argv, const char *option, char **values)
+{
+  for (char **value = values; value != NULL && *value != NULL; value++)
+    put (argv, option, *value);
+}
+
+/* The options again, as each backup of --all gets them. */
+static GPtrArray *
+options_of_each (const CliArgs *args, const BackupArgs *given)
+{
+  GPtrArray *argv = g_ptr_array_new_with_free_func (g_free);
+  put (argv, "-r", args->repository);
+  put (argv, "-c", args->connect);
+  put (argv, "--state-dir", args->state_dir);
+  put_flag (argv, "-q", args->quiet);
+  put (argv, "--mode", given->mode);
+  put_all (argv, "--include", given->include);
+  put_all (argv, "--exclude", given->exclude);
+  put (argv, "--checkpoint", given->checkpoint);
+  put_flag (argv, "--no-checkpoint", given->no_checkpoint);
+  put (argv, "--bandwidth", given->bandwidth);
+  put_flag (argv, "--quiesce", given->quiesce);
+  put_number (argv, "--agent-timeout", given->agent_timeout);
+  put (argv, "--scratch-dir", given->scratch_dir);
+  put_number (argv, "--scratch-timeout", given->scratch_timeout);
+  put_flag (argv, "--no-space-check", given->no_space_check);
+  put (argv, "--secrets", given->secrets);
+  put_flag (argv, "--dry-run", given->dry_run);
+  put_number (argv, "--threads", given->threads);
+  return argv;
+}
+
+static int
+run_all (const CliArgs *args, const BackupArgs *given)
+{
+  const struct {
+    const char *option;
+    bool given;
+  } of_one[] = {
+    { "--qmp", args->qmp != NULL },      { "--image", args->images != NULL },
+    { "-d", args->domain != NULL },      { "--domain-xml", args->domain_xml != NULL },
+    { "--xml", given->xml != NULL },     { "--name", given->name != NULL },
+    { "--agent", given->agent != NULL },
+  };
+  for (size_t i = 0; i < G_N_ELEMENTS (of_one); i++)
+    if (of_one[i].given)
+      return cli_usage ("backup", "%s is for one domain, and --all for all of libvirt's",
+                        of_one[i].option);
+  if (given->jobs < 0 || given->jobs > MAX_JOBS)
+    return cli_usage ("backup", "'%d' is no number of backups at a time: 1 to %d", given->jobs,
+                      MAX_JOBS);
+  g_autoptr (GPtrArray) options = options_of_each (args, given);
+  BackupAll all = { .options = options,
+                    .exclude = (const char *const *) given->exclude_domain,
+                    .jobs = given->jobs != 0 ? (unsigned) given->jobs : JOBS };
+  return backup_all (args, &all);
 }
 
 int
@@ -294,6 +401,10 @@ cmd_backup (int argc, char **argv)
   g_auto (CliArgs) args = { 0 };
   g_auto (BackupArgs) given = { 0 };
   const GOptionEntry own[] = {
+    { "all", 0, 0, G_OPTION_ARG_NONE, &given.all, "every domain of libvirt's", NULL },
+    { "exclude-domain", 0, 0, G_OPTION_ARG_STRING_ARRAY, &given.exclude_domain,
+      "with --all: not this one; repeatable", "NAME" },
+    { "jobs", 0, 0, G_OPTION_ARG_INT, &given.jobs, "with --all: so many at a time (2)", "N" },
     { "mode", 0, 0, G_OPTION_ARG_STRING, &given.mode,
       "auto: incremental where that can be had, else full", "auto|full|incremental" },
     { "include", 0, 0, G_OPTION_ARG_STRING_ARRAY, &given.include, "only this disk; repeatable",
@@ -309,7 +420,7 @@ cmd_backup (int argc, char **argv)
     { "bandwidth", 0, 0, G_OPTION_ARG_STRING, &given.bandwidth,
       "read at most so many bytes a second in all (50M)", "BYTES" },
     { "quiesce", 0, 0, G_OPTION_ARG_NONE, &given.quiesce,
-      "freeze the guest's file systems for the instant; needs --agent", NULL },
+      "freeze the guest's file systems for the instant; with --qmp needs --agent", NULL },
     { "agent", 0, 0, G_OPTION_ARG_FILENAME, &given.agent, "unix socket of the guest's agent",
       "SOCKET" },
     { "agent-timeout", 0, 0, G_OPTION_ARG_INT, &given.agent_timeout,
@@ -335,11 +446,16 @@ cmd_backup (int argc, char **argv)
                       own, &args, 0, 0, &rc))
     return rc;
   TmkBackupOptions options = { .mode = TMK_BACKUP_AUTO };
-  if (!cli_choose_agent (&args, "backup", given.quiesce, &given.agent, &rc))
-    return rc;
   rc = fill_options (&given, &options);
   if (rc != EXIT_DONE)
     return rc;
+  if (given.all)
+    return run_all (&args, &given);
+  if (given.exclude_domain != NULL || given.jobs != 0)
+    return cli_usage ("backup", "%s is for --all", given.jobs != 0 ? "--jobs" : "--exclude-domain");
+  if (!cli_choose_agent (&args, "backup", given.quiesce, &given.agent, &rc))
+    return rc;
+  options.begin.agent = given.agent;
   g_autoptr (TmkBackupDef) def = NULL;
   if (given.xml != NULL && (def = cli_read_backup (&args, given.xml)) == NULL)
     return EXIT_FAILED;

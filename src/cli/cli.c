@@ -306,34 +306,42 @@ cli_open_failed (const CliArgs *args)
   return check_domain (args, NULL) ? EXIT_FAILED : EXIT_USAGE;
 }
 
+bool
+cli_names_domain (const CliArgs *args, int *rc)
+{
+  g_autoptr (TmkError) err = NULL;
+  if (check_domain (args, &err))
+    return true;
+  *rc = cli_fail (args, err);
+  return false;
+}
+
+TmkDomain *
+cli_try_open (const CliArgs *args, TmkError **errp)
+{
+  g_autoptr (TmkDomainDef) def = NULL;
+  if (!check_domain (args, errp))
+    return NULL;
+  if (args->domain_xml != NULL) {
+    size_t len;
+    g_autofree char *xml = fsx_read_file (args->domain_xml, MAX_DOCUMENT, &len, errp);
+    def = xml != NULL ? tmk_domain_def_parse (xml, len, args->domain_xml, errp) : NULL;
+    if (def == NULL)
+      return NULL;
+  }
+  TmkDomainOptions options = { .state_dir = args->state_dir, .domain = def };
+  if (args->qmp != NULL)
+    return tmk_domain_open_qmp (args->qmp, &options, errp);
+  if (args->images != NULL)
+    return open_images (args, &options, errp);
+  return tmk_domain_open_libvirt (args->connect, args->domain, &options, errp);
+}
+
 TmkDomain *
 cli_open (const CliArgs *args)
 {
   g_autoptr (TmkError) err = NULL;
-  g_autoptr (TmkDomainDef) def = NULL;
-  if (!check_domain (args, &err)) {
-    cli_fail (args, err);
-    return NULL;
-  }
-  if (args->domain_xml != NULL) {
-    size_t len;
-    g_autofree char *xml = cli_read (args, args->domain_xml, &len);
-    if (xml == NULL)
-      return NULL;
-    def = tmk_domain_def_parse (xml, len, args->domain_xml, &err);
-    if (def == NULL) {
-      cli_fail (args, err);
-      return NULL;
-    }
-  }
-  TmkDomainOptions options = { .state_dir = args->state_dir, .domain = def };
-  TmkDomain *domain = NULL;
-  if (args->qmp != NULL)
-    domain = tmk_domain_open_qmp (args->qmp, &options, &err);
-  else if (args->images != NULL)
-    domain = open_images (args, &options, &err);
-  else
-    domain = tmk_domain_open_libvirt (args->connect, args->domain, &options, &err);
+  TmkDomain *domain = cli_try_open (args, &err);
   if (domain == NULL)
     cli_fail (args, err);
   return domain;

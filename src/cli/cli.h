@@ -31,6 +31,7 @@ typedef struct {
 int cmd_abort (int argc, char **argv);
 int cmd_backup (int argc, char **argv);
 int cmd_begin (int argc, char **argv);
+int cmd_check (int argc, char **argv);
 int cmd_checkpoint (int argc, char **argv);
 int cmd_diff (int argc, char **argv);
 int cmd_disks (int argc, char **argv);
@@ -57,7 +58,7 @@ typedef enum {
 typedef struct {
   char *qmp;
   char *connect, *domain; /* libvirt's: -c, -d */
-  char **images; /* TARGET=FILE[,format=FORMAT] each, or NULL */
+  char **images;          /* TARGET=FILE[,format=FORMAT] each, or NULL */
   char *domain_xml;
   char *state_dir;
   char *repository; /* -r, else $TIDEMARK_REPO, else NULL */
@@ -98,6 +99,10 @@ TmkImage cli_split_image (char *text);
  * cli_open_failed(). */
 TmkDomain *cli_open (const CliArgs *args);
 int cli_open_failed (const CliArgs *args);
+/* The same without a word. */
+TmkDomain *cli_try_open (const CliArgs *args, TmkError **errp);
+/* False, with `*rc` set, after saying that none is named, or more than one. */
+bool cli_names_domain (const CliArgs *args, int *rc);
 
 /* Do --quiesce and --agent go together? A domain of libvirt's has its agent with libvirt: there
  * `*agent` becomes "". Else says so, with the exit code in `*rc`. */

@@ -9,8 +9,9 @@
 
 /* In the order in which the help shows them; `headings` stand over the first of a group. */
 static const Command commands[] = {
-  { "backup", "make a point of a running domain", cmd_backup },
+  { "backup", "make a point of a domain, or of every one of libvirt's", cmd_backup },
   { "restore", "bring back disks of a point", cmd_restore },
+  { "check", "tell whether a backup would work, and what to do where not", cmd_check },
   { "list", "list points", cmd_list },
   { "show", "show everything about a point", cmd_show },
   { "diff", "show what differs between two points", cmd_diff },
@@ -32,7 +33,7 @@ static const struct {
   const char *first, *heading;
 } headings[] = {
   { "backup", "Points in a repository (-r REPO, or $TIDEMARK_REPO)" },
-  { "disks", "A running domain (--qmp ADDR)" },
+  { "disks", "A domain (--qmp ADDR, --image TARGET=FILE, or libvirt's: -d NAME)" },
   { "begin", "Jobs without a repository, as documents describe them" },
 };
 

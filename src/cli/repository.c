@@ -74,12 +74,24 @@ disk_json (const TmkPointDisk *disk)
   return entry;
 }
 
+static json_t *
+file_json (const TmkPointFile *file)
+{
+  json_t *entry = json_object ();
+  set_string (entry, "role", file->role);
+  set_string (entry, "name", file->name);
+  set_size (entry, "size", file->size);
+  return entry;
+}
+
 json_t *
 cli_point_json (const TmkPoint *point)
 {
-  json_t *disks = json_array (), *entry = json_object ();
+  json_t *disks = json_array (), *files = json_array (), *entry = json_object ();
   for (size_t i = 0; i < point->n_disks; i++)
     json_array_append_new (disks, disk_json (point->disks[i]));
+  for (size_t i = 0; i < point->n_files; i++)
+    json_array_append_new (files, file_json (point->files[i]));
   set_string (entry, "id", point->id);
   set_string (entry, "domain", point->domain);
   set_string (entry, "uuid", point->uuid);
@@ -91,6 +103,7 @@ cli_point_json (const TmkPoint *point)
   json_object_set_new (entry, "quiesced", json_boolean (point->quiesced));
   set_size (entry, "metadata", point->metadata);
   json_object_set_new (entry, "disks", disks);
+  json_object_set_new (entry, "files", files);
   return entry;
 }
 

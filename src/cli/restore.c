@@ -12,6 +12,7 @@ typedef struct {
   const CliArgs *args;
   Progress *progress;
   json_t *damage; /* what was told of it */
+  bool warned;
 } Restore;
 
 static void
@@ -26,17 +27,27 @@ static void
 on_damage (const TmkDamage *damage, void *data)
 {
   Restore *restore = data;
-  progress_say (restore->progress,
-                "tidemark: damaged: disk '%s', %" G_GUINT64_FORMAT " bytes at %" G_GUINT64_FORMAT
-                ": %s",
-                damage->disk, damage->length, damage->offset, damage->message);
+  progress_say (
+      restore->progress,
+      "tidemark: damaged: %s '%s', %" G_GUINT64_FORMAT " bytes at %" G_GUINT64_FORMAT ": %s",
+      damage->file != NULL ? "file" : "disk", damage->file != NULL ? damage->file : damage->disk,
+      damage->length, damage->offset, damage->message);
   json_t *entry = json_object ();
   json_object_set_new (entry, "point", jsonx_string_or_null (damage->point));
   json_object_set_new (entry, "disk", jsonx_string_or_null (damage->disk));
+  json_object_set_new (entry, "file", jsonx_string_or_null (damage->file));
   json_object_set_new (entry, "offset", json_integer ((json_int_t) damage->offset));
   json_object_set_new (entry, "length", json_integer ((json_int_t) damage->length));
   json_object_set_new (entry, "message", jsonx_string_or_null (damage->message));
   json_array_append_new (restore->damage, entry);
+}
+
+static void
+on_warning (const char *message, void *data)
+{
+  Restore *restore = data;
+  restore->warned = true;
+  progress_say (restore->progress, "tidemark: warning: %s", message);
 }
 
 static bool
@@ -64,7 +75,7 @@ static void
 print_result (const CliArgs *args, const char *point, const TmkRestoreResult *result)
 {
   if (args->json) {
-    json_t *disks = json_array ();
+    json_t *disks = json_array (), *files = json_array ();
     for (size_t i = 0; i < result->n_targets; i++) {
       json_t *entry = json_object ();
       json_object_set_new (entry, "name", jsonx_string_or_null (result->disks[i]));
@@ -74,6 +85,10 @@ print_result (const CliArgs *args, const char *point, const TmkRestoreResult *re
     json_t *document = json_object ();
     json_object_set_new (document, "point", jsonx_string_or_null (point));
     json_object_set_new (document, "disks", disks);
+    for (size_t i = 0; i < result->n_files; i++)
+      json_array_append_new (files, jsonx_string_or_null (result->files[i]));
+    json_object_set_new (document, "files", files);
+    json_object_set_new (document, "domain", jsonx_string_or_null (result->domain));
     json_object_set_new (document, "size", json_integer ((json_int_t) result->size));
     json_object_set_new (document, "written", json_integer ((json_int_t) result->written));
     json_object_set_new (document, "elapsed_us", json_integer ((json_int_t) result->elapsed_us));
@@ -82,6 +97,10 @@ print_result (const CliArgs *args, const char *point, const TmkRestoreResult *re
   }
   for (size_t i = 0; i < result->n_targets; i++)
     printf ("%s\t%s\n", result->disks[i], result->targets[i]);
+  for (size_t i = 0; i < result->n_files; i++)
+    printf ("file\t%s\n", result->files[i]);
+  if (result->domain != NULL)
+    printf ("domain\t%s\n", result->domain);
   if (args->quiet)
     return;
   g_autofree char *written = cli_size (result->written);
@@ -105,6 +124,7 @@ run (const CliArgs *args, TmkRestoreOptions *options)
   const char *point = found->points[0]->id;
   options->progress = on_progress;
   options->damage = on_damage;
+  options->warn = on_warning;
   options->cancelled = on_cancelled;
   options->data = &restore;
   cli_catch_signals ();
@@ -115,15 +135,15 @@ run (const CliArgs *args, TmkRestoreOptions *options)
     return fail (&restore, err);
   print_result (args, point, result);
   tmk_restore_result_free (result);
-  return EXIT_DONE;
+  return restore.warned ? EXIT_WARNINGS : EXIT_DONE;
 }
 
 int
 cmd_restore (int argc, char **argv)
 {
   g_auto (CliArgs) args = { 0 };
-  g_autofree char *disk = NULL, *to = NULL, *format = NULL;
-  gboolean verify = FALSE;
+  g_autofree char *disk = NULL, *to = NULL, *format = NULL, *connect = NULL, *name = NULL;
+  gboolean verify = FALSE, define = FALSE;
   int threads = 0;
   const GOptionEntry own[] = {
     { "to", 0, 0, G_OPTION_ARG_FILENAME, &to,
@@ -131,6 +151,12 @@ cmd_restore (int argc, char **argv)
     { "disk", 0, 0, G_OPTION_ARG_STRING, &disk, "restore this disk alone", "DISK" },
     { "format", 0, 0, G_OPTION_ARG_STRING, &format, "of images", "qcow2|raw" },
     { "verify", 0, 0, G_OPTION_ARG_NONE, &verify, "compute the id of every chunk anew", NULL },
+    { "define", 0, 0, G_OPTION_ARG_NONE, &define,
+      "of all disks: define the domain in libvirt, with what was restored", NULL },
+    { "connect", 'c', 0, G_OPTION_ARG_STRING, &connect,
+      "libvirt's hypervisor; else as virsh picks it", "URI" },
+    { "name", 0, 0, G_OPTION_ARG_STRING, &name,
+      "define it by this name, beside the one that was backed up", "NAME" },
     { "threads", 0, 0, G_OPTION_ARG_INT, &threads, "workers (one a core)", "N" },
     G_OPTION_ENTRY_NULL,
   };
@@ -145,8 +171,19 @@ cmd_restore (int argc, char **argv)
     return cli_usage ("restore", "say where to: --to FOLDER, or --disk DISK --to FILE");
   if (threads < 0 || threads > MAX_THREADS)
     return cli_usage ("restore", "'%d' is no number of threads: 1 to %d", threads, MAX_THREADS);
-  TmkRestoreOptions options = {
-    .disk = disk, .to = to, .format = format, .verify = verify, .threads = (unsigned) threads
-  };
+  if (!define && (connect != NULL || name != NULL))
+    return cli_usage ("restore", "%s is for --define", connect != NULL ? "-c" : "--name");
+  if (define && disk != NULL)
+    return cli_usage ("restore", "--define is for all disks: leave --disk out");
+  if (name != NULL && *name == '\0')
+    return cli_usage ("restore", "the name for the domain is empty");
+  TmkRestoreOptions options = { .disk = disk,
+                                .to = to,
+                                .format = format,
+                                .verify = verify,
+                                .threads = (unsigned) threads,
+                                .define = define,
+                                .connect = connect,
+                                .define_name = name };
   return run (&args, &options);
 }

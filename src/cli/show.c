@@ -62,6 +62,11 @@ print_point (const TmkPoint *point)
   print_line ("metadata", metadata);
   for (size_t i = 0; i < point->n_disks; i++)
     print_disk (point->disks[i]);
+  for (size_t i = 0; i < point->n_files; i++) {
+    const TmkPointFile *file = point->files[i];
+    g_autofree char *size = cli_size (file->size);
+    printf ("file '%s': %s, %s\n", file->name, file->role, size);
+  }
 }
 
 static void

@@ -15,6 +15,7 @@ stats_json (TmkRepository *repository, const TmkRepositoryStats *stats)
     { "points", stats->points },
     { "domains", stats->domains },
     { "disks", stats->disks },
+    { "files", stats->files },
     { "logical", stats->logical },
     { "objects", stats->objects },
     { "packs", stats->packs },
@@ -48,9 +49,12 @@ print_stats (TmkRepository *repository, const TmkRepositoryStats *stats)
   printf ("new disks    chunks of %s, compression %s\n", chunk_size,
           tmk_repository_compression (repository));
   printf ("points       %" G_GUINT64_FORMAT " of %" G_GUINT64_FORMAT " domain%s, %" G_GUINT64_FORMAT
-          " disk%s\n",
+          " disk%s",
           stats->points, stats->domains, stats->domains == 1 ? "" : "s", stats->disks,
           stats->disks == 1 ? "" : "s");
+  if (stats->files > 0)
+    printf (", %" G_GUINT64_FORMAT " file%s", stats->files, stats->files == 1 ? "" : "s");
+  putchar ('\n');
   printf ("they hold    %s, not counting zeroes\n", logical);
   printf ("stored       %s", all);
   if (stats->logical > 0 && stats->bytes > 0)

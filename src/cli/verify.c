@@ -22,6 +22,8 @@ print_finding (const TmkDamage *damage)
     printf ("point %s", damage->point);
   if (damage->disk != NULL)
     printf (", disk '%s'", damage->disk);
+  if (damage->file != NULL)
+    printf (", file '%s'", damage->file);
   if (damage->length > 0)
     printf (", %" G_GUINT64_FORMAT " bytes at %" G_GUINT64_FORMAT, damage->length, damage->offset);
   printf ("%s%s\n", damage->point != NULL ? ": " : "", damage->message);
@@ -34,6 +36,7 @@ finding_json (const TmkDamage *damage)
   json_t *entry = json_object ();
   json_object_set_new (entry, "point", jsonx_string_or_null (damage->point));
   json_object_set_new (entry, "disk", jsonx_string_or_null (damage->disk));
+  json_object_set_new (entry, "file", jsonx_string_or_null (damage->file));
   json_object_set_new (entry, "offset",
                        ranged ? json_integer ((json_int_t) damage->offset) : json_null ());
   json_object_set_new (entry, "length",

@@ -12,6 +12,7 @@
  * behind its end, a checkpoint whose point does not exist; it removes both.
  */
 #include "engine/definition.h"
+#include "engine/keep.h"
 #include "engine/pipeline.h"
 #include "blk/source.h"
 #include "repo/repository.h"
@@ -31,11 +32,15 @@ typedef struct {
   int reserved;             /* descriptor, or -1 */
   gint64 began;             /* monotonic */
   Look *look;
-  Manifest *manifest; /* of the selected disks; complete when it is published */
+  Manifest *manifest;                /* of the selected disks; complete when it is published */
+  TmkDomainDescription *description; /* unless it is a dry run */
+  GPtrArray *left_out; /* of char *: what belongs to the domain and is not in the point */
   RepoWriter *writer;
   Pipeline *pipeline;
   uint64_t pause_us;
   size_t n_fallbacks;
+  gint64 next_poll;    /* monotonic: when to look after the job */
+  TmkError *job_error; /* why reading was stopped; or NULL */
 } Backup;
 
 static void
@@ -44,7 +49,10 @@ backup_free (Backup *backup)
   pipeline_free (backup->pipeline);
   repo_writer_free (backup->writer);
   manifest_free (backup->manifest);
+  tmk_domain_description_free (backup->description);
+  g_ptr_array_unref (backup->left_out);
   look_free (backup->look);
+  tmk_error_free (backup->job_error);
   if (backup->reserved >= 0)
     fsx_unlock (backup->reserved);
   g_free (backup);
@@ -123,6 +131,8 @@ describe (Backup *backup, TmkError **errp)
   manifest->host = g_strdup (g_get_host_name ());
   manifest->tool = g_strdup ("tidemark " TIDEMARK_VERSION);
   manifest->domain_xml = g_strdup (backup->options.domain_xml);
+  if (manifest->domain_xml == NULL && backup->description != NULL)
+    manifest->domain_xml = g_strdup (backup->description->xml);
   n = 0;
   for (size_t i = 0; i < look->plan->n_disks; i++) {
     if (!look->plan->disks[i].selected)
@@ -308,12 +318,34 @@ tell (const Ticking *ticking, const PipelineStats *stats, bool finished)
   options->progress (&progress, options->data);
 }
 
+#define POLL_US (G_USEC_PER_SEC / 2)
+
+/* Of a domain whose jobs must be looked after while they are read. Readers of a job that has failed
+ * need not notice. A poll that fails is no news of the job: its end will tell. */
+static bool
+job_goes_on (Backup *backup)
+{
+  gint64 now = g_get_monotonic_time ();
+  if (!backup->domain->driver->watch_pulls || now < backup->next_poll)
+    return true;
+  backup->next_poll = now + POLL_US;
+  g_autoptr (TmkJobStatus) status = tmk_domain_poll_job (backup->domain, NULL);
+  if (status == NULL || (status->state == TMK_JOB_RUNNING && status->error == NULL))
+    return true;
+  const char *why = status->error;
+  if (why == NULL)
+    why = status->state == TMK_JOB_CANCELLED ? "the job was aborted" : "the job has ended";
+  error_set (&backup->job_error, DOMAIN, TMK_ERR_FAILED, 0, "%s", why);
+  error_hint (&backup->job_error, "%s", status->hint != NULL ? status->hint : "try again");
+  return false;
+}
+
 static bool
 tick (const PipelineStats *stats, void *data)
 {
   const Ticking *ticking = data;
   tell (ticking, stats, false);
-  return !is_cancelled (ticking->backup);
+  return !is_cancelled (ticking->backup) && job_goes_on (ticking->backup);
 }
 
 static void
@@ -404,6 +436,10 @@ copy_disk (Backup *backup, const PlanDisk *plan, ManifestDisk *disk, TmkError **
     tmk_error_free (g_steal_pointer (&err));
     ok = read_disk (backup, source, plan, true, disk, &err);
   }
+  if (!ok && backup->job_error != NULL && !is_cancelled (backup)) {
+    tmk_error_free (err); /* reading was cancelled for it */
+    err = g_steal_pointer (&backup->job_error);
+  }
   error_propagate (errp, err);
   return ok;
 }
@@ -474,7 +510,9 @@ run (Backup *backup, TmkError **errp)
 {
   if (!begin (backup, errp))
     return false;
-  if (!note_job (backup, errp) || !copy_disks (backup, errp)
+  if (!keep_files (backup->description, backup->pipeline, repo_config (backup->repo)->chunk_size,
+                   backup->manifest, backup->left_out, errp)
+      || !note_job (backup, errp) || !copy_disks (backup, errp)
       || !tmk_domain_end (backup->domain, errp)) {
     explain_end (backup, errp);
     take_back (backup);
@@ -503,6 +541,7 @@ backup_new (TmkDomain *domain, TmkRepository *repository, const TmkBackupOptions
   backup->repo = repository_repo (repository);
   backup->began = g_get_monotonic_time ();
   backup->reserved = -1;
+  backup->left_out = g_ptr_array_new_with_free_func (g_free);
   if (options != NULL)
     backup->options = *options;
   backup->options.begin.owner = OWNER;
@@ -514,7 +553,7 @@ backup_new (TmkDomain *domain, TmkRepository *repository, const TmkBackupOptions
 typedef struct {
   TmkBackupResult public_part;
   TmkPointList *points;
-  char **skipped;
+  char **skipped, **left_out;
 } BackupResult;
 
 void
@@ -525,14 +564,23 @@ tmk_backup_result_free (TmkBackupResult *result)
   BackupResult *own = (BackupResult *) result;
   tmk_point_list_free (own->points);
   g_strfreev (own->skipped);
+  g_strfreev (own->left_out);
   g_free (own);
+}
+
+static char **
+copy_texts (const GPtrArray *texts)
+{
+  char **copy = g_new0 (char *, texts->len + 1);
+  for (guint i = 0; i < texts->len; i++)
+    copy[i] = g_strdup (g_ptr_array_index (texts, i));
+  return copy;
 }
 
 static TmkBackupResult *
 to_result (const Backup *backup)
 {
   const Manifest *manifest = backup->manifest;
-  const GPtrArray *skipped = backup->look->plan->skipped;
   BackupResult *result = g_new0 (BackupResult, 1);
   TmkBackupResult *shown = &result->public_part;
   result->points = repository_describe (&manifest, 1);
@@ -540,11 +588,12 @@ to_result (const Backup *backup)
   shown->pause_us = backup->pause_us;
   shown->elapsed_us = (uint64_t) (g_get_monotonic_time () - backup->began);
   shown->n_fallbacks = backup->n_fallbacks;
-  result->skipped = g_new0 (char *, skipped->len + 1);
-  for (guint i = 0; i < skipped->len; i++)
-    result->skipped[i] = g_strdup (g_ptr_array_index (skipped, i));
+  result->skipped = copy_texts (backup->look->plan->skipped);
   shown->skipped = (const char *const *) result->skipped;
-  shown->n_skipped = skipped->len;
+  shown->n_skipped = backup->look->plan->skipped->len;
+  result->left_out = copy_texts (backup->left_out);
+  shown->left_out = (const char *const *) result->left_out;
+  shown->n_left_out = backup->left_out->len;
   return shown;
 }
 
@@ -575,7 +624,14 @@ prepare (Backup *backup, TmkError **errp)
       return false;
   }
   backup->look = look_new (backup->domain, backup->repo, &backup->options, errp);
-  if (backup->look == NULL || !describe (backup, errp))
+  if (backup->look == NULL)
+    return false;
+  if (!backup->options.dry_run) {
+    backup->description = tmk_domain_describe (backup->domain, errp);
+    if (backup->description == NULL)
+      return false;
+  }
+  if (!describe (backup, errp))
     return false;
   if (backup->options.planned != NULL) {
     const Manifest *manifest = backup->manifest;

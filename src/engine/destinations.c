@@ -231,6 +231,35 @@ write_xml (Destinations *self, const char *folder, const char *xml, TmkError **e
   return new_file_write (fd, path, 0, xml, strlen (xml), errp) && new_file_sync (fd, path, errp);
 }
 
+/* Names of files go down and only down: manifest_add_file() has no others. */
+static bool
+open_domain_file (Destinations *self, Destination *item, const char *folder, TmkError **errp)
+{
+  const ManifestFile *file = item->file;
+  bool beside = g_str_equal (file->role, "nvram");
+  g_autofree char *path = beside ? g_build_filename (folder, file->name, NULL)
+                                 : g_build_filename (folder, file->role, file->name, NULL);
+  g_autofree char *parent = g_path_get_dirname (path);
+  item->disk = &file->content;
+  return make_folder (self, parent, errp) && open_file (self, item, path, false, errp);
+}
+
+/* Its length and mode are those that it had. */
+static bool
+finish_domain_file (const Destination *item, const MadeFile *made, TmkError **errp)
+{
+  g_autofree char *self = g_strdup_printf ("/proc/self/fd/%d", made->fd);
+  int fd
+      = open (self, O_WRONLY | O_CLOEXEC); /* the file that was made, whatever is called so now */
+  bool ok = fd >= 0 && ftruncate (fd, (off_t) item->file->size) == 0
+            && fchmod (fd, item->file->mode & 0777) == 0 && fsync (fd) == 0;
+  if (!ok)
+    error_set_errno (errp, DOMAIN, errno, "cannot complete '%s'", item->name);
+  if (fd >= 0)
+    close (fd);
+  return ok;
+}
+
 /* A name that looks like an image's, of which a folder would be made. */
 static bool
 looks_like_file (const char *to)
@@ -243,7 +272,7 @@ looks_like_file (const char *to)
 Destinations *
 destinations_open_all (const Manifest *manifest, const DestinationSpec *spec, TmkError **errp)
 {
-  g_autoptr (Destinations) self = destinations_new (manifest->n_disks);
+  g_autoptr (Destinations) self = destinations_new (manifest->n_disks + manifest->n_files);
   if (!check_format (spec->format, errp))
     return NULL;
   if (is_nbd_uri (spec->to) || is_device (spec->to) || looks_like_file (spec->to)) {
@@ -270,7 +299,24 @@ destinations_open_all (const Manifest *manifest, const DestinationSpec *spec, Tm
   }
   if (manifest->domain_xml != NULL && !write_xml (self, folder, manifest->domain_xml, errp))
     return NULL;
+  for (size_t i = 0; i < manifest->n_files; i++) {
+    Destination *item = &self->items[manifest->n_disks + i];
+    item->file = &manifest->files[i];
+    if (!open_domain_file (self, item, folder, errp))
+      return NULL;
+  }
   return g_steal_pointer (&self);
+}
+
+static const MadeFile *
+find_made (const Destinations *self, const char *path)
+{
+  for (guint i = 0; i < self->files->len; i++) {
+    const MadeFile *file = &g_array_index (self->files, MadeFile, i);
+    if (g_str_equal (file->path, path))
+      return file;
+  }
+  return NULL;
 }
 
 bool
@@ -278,6 +324,10 @@ destinations_finish (Destinations *self, TmkError **errp)
 {
   for (size_t i = 0; i < self->n; i++)
     if (!tmk_block_sink_close (g_steal_pointer (&self->items[i].sink), errp))
+      return false;
+  for (size_t i = 0; i < self->n; i++)
+    if (self->items[i].file != NULL
+        && !finish_domain_file (&self->items[i], find_made (self, self->items[i].name), errp))
       return false;
   for (guint i = 0; i < self->files->len; i++) /* domain.xml, which has no sink, and once more */
     if (!fsx_sync_parent (g_array_index (self->files, MadeFile, i).path, errp))

@@ -4,7 +4,8 @@
  * export.
  *
  * All are opened, and checked, before anything is written, and stay open until all are complete: so
- * in the end all files are there, or none of them, nor a folder that was made for them. One thread.
+ * in the end all files are there, or none of them, nor a folder that was made for them. What names
+ * say that come from a repository, nothing lands beside the folder. One thread.
  */
 #pragma once
 
@@ -12,7 +13,8 @@
 #include <tidemark/block_sink.h>
 
 typedef struct {
-  const ManifestDisk *disk; /* borrowed */
+  const ManifestDisk *disk; /* borrowed; of a file: its content */
+  const ManifestFile *file; /* the same of a file; NULL: it is a disk */
   char *name;               /* the path or URI */
   TmkBlockSink *sink;
   uint32_t block;   /* as Writeout has it */
@@ -39,7 +41,8 @@ typedef struct {
 Destinations *destinations_open_one (const ManifestDisk *disk, const DestinationSpec *spec,
                                      TmkError **errp);
 
-/* All disks: a folder with an image of each, and the domain's XML where it is known. */
+/* All disks: a folder with an image of each, the domain's XML where it is known, and its files:
+ * "nvram" by their names, others below a folder called as their role. */
 Destinations *destinations_open_all (const Manifest *manifest, const DestinationSpec *spec,
                                      TmkError **errp);
 

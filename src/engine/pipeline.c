@@ -267,6 +267,30 @@ pipeline_run (Pipeline *pipeline, TmkBlockSource *source, uint32_t chunk_size, b
 }
 
 bool
+pipeline_store (Pipeline *pipeline, const void *data, ManifestDisk *content, TmkError **errp)
+{
+  static const ObjectId nothing;
+  const unsigned char *bytes = data;
+  RepoPacker *packer = pipeline->nodes;
+  uint64_t chunks = tree_chunks (content->size, content->chunk_size);
+  g_autoptr (TreeBuilder) builder
+      = tree_builder_new (pipeline->repo, pipeline->writer, packer, &nothing, chunks);
+  for (uint64_t i = 0; i < chunks; i++) {
+    uint64_t offset = i * content->chunk_size;
+    size_t length = MIN (content->chunk_size, content->size - offset);
+    ObjectId id, before;
+    uint32_t stored;
+    repo_packer_hash (packer, OBJECT_CHUNK, bytes + offset, length, &id);
+    if (object_id_is_zero (&id))
+      continue;
+    if (!repo_packer_store (packer, OBJECT_CHUNK, &id, bytes + offset, length, &stored, errp)
+        || !tree_builder_exchange (builder, i, &id, &before, errp))
+      return false;
+  }
+  return tree_builder_finish (builder, &content->root, errp);
+}
+
+bool
 pipeline_finish (Pipeline *pipeline, TmkError **errp)
 {
   return repo_packer_finish_all (pipeline->packers, pipeline->n_workers + 1, errp);

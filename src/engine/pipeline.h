@@ -43,6 +43,10 @@ bool pipeline_run (Pipeline *pipeline, TmkBlockSource *source, uint32_t chunk_si
                    const ObjectId *base, PipelineTick tick, void *data, ObjectId *root,
                    PipelineStats *stats, TmkError **errp);
 
+/* Stores the `content->size` bytes at `data` as a tree of `content`, whose root it then has. While
+ * nothing runs. */
+bool pipeline_store (Pipeline *pipeline, const void *data, ManifestDisk *content, TmkError **errp);
+
 /* Finishes the packers: all that was stored is durable. */
 bool pipeline_finish (Pipeline *pipeline, TmkError **errp);
 

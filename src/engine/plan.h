@@ -57,6 +57,8 @@ typedef struct {
   const char *prefix;        /* of its checkpoints: plan_checkpoint_prefix(); or NULL */
   /* The domain's checkpoints; may be NULL unless plan_needs_checkpoints(). */
   const TmkCheckpointList *checkpoints;
+  /* There may be bitmaps of which the domain was not told, and will not be: HvDriver.adopts. */
+  bool untold;
 } PlanInput;
 
 /* Has some point a checkpoint that the user gave a name? Then it takes more than the name to know

@@ -131,6 +131,10 @@ can_add (const PlanInput *input, const PlanDisk *disk, const Manifest *point,
                    "point " PLAN_ID_FORMAT " has chunks of %u bytes, the repository now of %u",
                    point->id, then->chunk_size, input->chunk_size);
   const TmkBitmapInfo *bitmap = plan_find_bitmap (disk->disk, then->checkpoint);
+  if (bitmap == NULL && input->untold)
+    return refuse (search, TMK_ERR_NOT_FOUND,
+                   "checkpoint '%s' is not known here; a backup looks for its bitmap in the image",
+                   then->checkpoint);
   if (bitmap == NULL)
     return refuse (search, TMK_ERR_NOT_FOUND, "bitmap '%s' is gone", then->checkpoint);
   if (!bitmap->usable)
@@ -154,6 +158,29 @@ can_add (const PlanInput *input, const PlanDisk *disk, const Manifest *point,
   search->base_disk = then;
   search->bitmap = bitmap;
   return true;
+}
+
+/* More than the newest, for that one may have been made while the image was elsewhere. */
+#define UNTOLD_MAX 3
+
+void
+plan_search_untold (const PlanInput *input, const PlanDisk *disk, GPtrArray *names)
+{
+  for (size_t i = input->n_points; i-- > 0;) {
+    const Manifest *point = input->points[i];
+    for (size_t j = 0; j < point->n_disks; j++) {
+      const ManifestDisk *then = &point->disks[j];
+      /* A user's name says too little of which checkpoint it is; see is_of_point(). */
+      if (then->checkpoint == NULL || !g_str_has_suffix (then->checkpoint, point->id)
+          || place_in_chain (disk, then) < 0)
+        continue;
+      if (names->len == UNTOLD_MAX || then->size != disk->disk->size
+          || plan_find_bitmap (disk->disk, then->checkpoint) != NULL)
+        return;
+      if (!g_ptr_array_find_with_equal_func (names, then->checkpoint, g_str_equal, NULL))
+        g_ptr_array_add (names, then->checkpoint);
+    }
+  }
 }
 
 /* ---- searching ---------------------------------------------------------------------------- */

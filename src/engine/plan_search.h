@@ -26,6 +26,10 @@ void plan_search_clear (PlanSearch *search);
 /* Is `point` one of this domain: by its uuid, where both have one, else by name? */
 bool plan_is_own_point (const PlanInput *input, const Manifest *point);
 
+/* Checkpoints of this disk, made for points of the repository, of which its bitmaps tell nothing:
+ * the newest few, up to one that is there. Adds borrowed names to `names`, the newest first. */
+void plan_search_untold (const PlanInput *input, const PlanDisk *disk, GPtrArray *names);
+
 const TmkBitmapInfo *plan_find_bitmap (const TmkDiskInfo *disk, const char *name);
 
 /* The digits by which a point is called in a message. */

@@ -6,6 +6,7 @@
  * A disk with damage is read to its end, and so are those after it, so that the user learns of all
  * of it at once; then all is given up.
  */
+#include "engine/define.h"
 #include "engine/destinations.h"
 #include "engine/writeout.h"
 #include "repo/points.h"
@@ -33,7 +34,7 @@ static void
 report (const Restore *self, uint64_t done, bool finished)
 {
   const ManifestDisk *disk = self->item->disk;
-  if (self->options->progress == NULL)
+  if (self->options->progress == NULL || self->item->file != NULL)
     return;
   /* What a manifest says of used bytes is not relied upon. */
   TmkRestoreProgress progress = { .disk = disk->name,
@@ -80,7 +81,8 @@ on_damage (uint64_t offset, uint64_t length, const char *message, void *data)
   if (self->options->damage == NULL)
     return;
   TmkDamage damage = { .point = self->manifest->id,
-                       .disk = self->item->disk->name,
+                       .disk = self->item->file == NULL ? self->item->disk->name : NULL,
+                       .file = self->item->file != NULL ? self->item->disk->name : NULL,
                        .offset = offset,
                        .length = length,
                        .message = message };
@@ -107,7 +109,7 @@ restore_disk (Restore *self, const Destination *item, TmkError **errp)
     return false;
   report (self, 0, false);
   if (!writeout_run (&job, &result, errp)) {
-    error_prefix (errp, "disk '%s'", item->disk->name);
+    error_prefix (errp, "%s '%s'", item->file != NULL ? "file" : "disk", item->disk->name);
     return false;
   }
   self->written += result.written;
@@ -171,22 +173,30 @@ open_destinations (const Restore *self, TmkError **errp)
 
 /* ---- the public face ------------------------------------------------------------------------- */
 
+/* Takes `domain`. */
 static TmkRestoreResult *
-result_new (const Restore *self, const Destinations *destinations, gint64 began)
+result_new (const Restore *self, const Destinations *destinations, char *domain, gint64 began)
 {
   TmkRestoreResult *result = g_new0 (TmkRestoreResult, 1);
   char **disks = g_new0 (char *, destinations->n + 1);
   char **targets = g_new0 (char *, destinations->n + 1);
+  char **files = g_new0 (char *, destinations->n + 1);
   for (size_t i = 0; i < destinations->n; i++) {
-    disks[i] = g_strdup (destinations->items[i].disk->name);
-    targets[i] = g_strdup (destinations->items[i].name);
-    result->size += destinations->items[i].disk->size;
+    const Destination *item = &destinations->items[i];
+    if (item->file != NULL) {
+      files[result->n_files++] = g_strdup (item->name);
+      continue;
+    }
+    disks[result->n_targets] = g_strdup (item->disk->name);
+    targets[result->n_targets++] = g_strdup (item->name);
+    result->size += item->disk->size;
   }
   result->written = self->written;
   result->elapsed_us = (uint64_t) (g_get_monotonic_time () - began);
-  result->n_targets = destinations->n;
   result->disks = (const char *const *) disks;
   result->targets = (const char *const *) targets;
+  result->files = (const char *const *) files;
+  result->domain = domain;
   return result;
 }
 
@@ -197,6 +207,8 @@ tmk_restore_result_free (TmkRestoreResult *result)
     return;
   g_strfreev ((char **) result->disks);
   g_strfreev ((char **) result->targets);
+  g_strfreev ((char **) result->files);
+  g_free ((char *) result->domain);
   g_free (result);
 }
 
@@ -216,9 +228,14 @@ tmk_restore (TmkRepository *repository, const char *spec, const TmkRestoreOption
   self.cancel_fd = eventfd (0, EFD_CLOEXEC | EFD_NONBLOCK);
   TmkRestoreResult *result = NULL;
   {
-    g_autoptr (Destinations) destinations = open_destinations (&self, errp);
-    if (destinations != NULL && run (&self, destinations, errp))
-      result = result_new (&self, destinations, began);
+    bool ok = !options->define || define_check (self.manifest, options, errp);
+    g_autoptr (Destinations) destinations = ok ? open_destinations (&self, errp) : NULL;
+    char *name = NULL;
+    ok = destinations != NULL && run (&self, destinations, errp);
+    if (ok && options->define)
+      ok = define_run (self.manifest, destinations, options, &name, errp);
+    if (ok)
+      result = result_new (&self, destinations, name, began);
   }
   if (self.cancel_fd >= 0)
     close (self.cancel_fd);

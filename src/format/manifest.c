@@ -26,6 +26,14 @@ disk_clear (ManifestDisk *disk)
   g_free (disk->images);
 }
 
+static void
+file_clear (ManifestFile *file)
+{
+  g_free (file->role);
+  g_free (file->name);
+  disk_clear (&file->content);
+}
+
 Manifest *
 manifest_new (size_t n_disks)
 {
@@ -51,7 +59,51 @@ manifest_free (Manifest *manifest)
   for (size_t i = 0; i < manifest->n_disks; i++)
     disk_clear (&manifest->disks[i]);
   g_free (manifest->disks);
+  for (size_t i = 0; i < manifest->n_files; i++)
+    file_clear (&manifest->files[i]);
+  g_free (manifest->files);
   g_free (manifest);
+}
+
+/* ---- files -------------------------------------------------------------------------------- */
+
+static bool
+role_is_valid (const char *role)
+{
+  for (const char *p = role; *p != '\0'; p++)
+    if (!g_ascii_islower (*p) && !g_ascii_isdigit (*p) && (*p != '-' || p == role))
+      return false;
+  return *role != '\0';
+}
+
+/* A relative path that goes down, and only down: "tpm2/tpm2-00.permall". */
+static bool
+file_name_is_valid (const char *name)
+{
+  g_auto (GStrv) words = g_strsplit (name, "/", -1);
+  for (char **word = words; *word != NULL; word++)
+    if (**word == '\0' || g_str_equal (*word, ".") || g_str_equal (*word, ".."))
+      return false;
+  return *name != '\0';
+}
+
+ManifestFile *
+manifest_add_file (Manifest *manifest, const char *role, const char *name, guint64 size,
+                   guint32 chunk_size)
+{
+  if (!role_is_valid (role) || !file_name_is_valid (name) || size > G_MAXINT64 - MANIFEST_SECTOR
+      || manifest->n_files >= MANIFEST_FILES_MAX)
+    return NULL;
+  for (size_t i = 0; i < manifest->n_files; i++)
+    if (g_str_equal (manifest->files[i].role, role) && g_str_equal (manifest->files[i].name, name))
+      return NULL;
+  manifest->files = g_renew (ManifestFile, manifest->files, manifest->n_files + 1);
+  ManifestFile *file = &manifest->files[manifest->n_files++];
+  *file = (ManifestFile){ .role = g_strdup (role), .name = g_strdup (name), .size = size };
+  file->content.name = g_strconcat (role, "/", name, NULL);
+  file->content.size = (size + MANIFEST_SECTOR - 1) / MANIFEST_SECTOR * MANIFEST_SECTOR;
+  file->content.chunk_size = chunk_size;
+  return file;
 }
 
 const ManifestDisk *
@@ -114,10 +166,25 @@ format_disk (const ManifestDisk *disk)
   return out;
 }
 
+static json_t *
+format_file (const ManifestFile *file)
+{
+  char root[2 * OBJECT_ID_SIZE + 1];
+  object_id_to_hex (&file->content.root, root);
+  json_t *out = json_object ();
+  json_object_set_new (out, "role", jsonfmt_string (file->role));
+  json_object_set_new (out, "name", jsonfmt_string (file->name));
+  json_object_set_new (out, "size", jsonfmt_size (file->size));
+  json_object_set_new (out, "mode", json_integer (file->mode));
+  json_object_set_new (out, "chunk_size", json_integer (file->content.chunk_size));
+  json_object_set_new (out, "root", json_string (root));
+  return out;
+}
+
 char *
 manifest_format (const Manifest *manifest)
 {
-  json_t *out = json_object (), *disks = json_array ();
+  json_t *out = json_object (), *disks = json_array (), *files = json_array ();
   for (size_t i = 0; i < manifest->n_disks; i++)
     json_array_append_new (disks, format_disk (&manifest->disks[i]));
   json_object_set_new (out, "format", json_integer (VERSION));
@@ -132,6 +199,11 @@ manifest_format (const Manifest *manifest)
   json_object_set_new (out, "quiesced", json_boolean (manifest->quiesced));
   json_object_set_new (out, "metadata", jsonfmt_size (manifest->metadata));
   json_object_set_new (out, "disks", disks);
+  for (size_t i = 0; i < manifest->n_files; i++)
+    json_array_append_new (files, format_file (&manifest->files[i]));
+  if (manifest->n_files > 0)
+    json_object_set (out, "files", files);
+  json_decref (files);
   json_object_set_new (out, "domain_xml", jsonfmt_string (manifest->domain_xml));
   json_object_set_new (out, "backup_xml", jsonfmt_string (manifest->backup_xml));
   json_object_set_new (out, "checkpoint_xml", jsonfmt_string (manifest->checkpoint_xml));
@@ -169,8 +241,10 @@ static bool
 get_list (const json_t *object, const char *key, bool must, const json_t **list, TmkError **errp)
 {
   *list = json_object_get (object, key);
-  if (*list == NULL && !must)
+  if ((*list == NULL || json_is_null (*list)) && !must) {
+    *list = NULL;
     return true;
+  }
   if (!json_is_array (*list))
     return refuse (errp, key, "is no list");
   size_t i;
@@ -200,14 +274,13 @@ parse_images (const json_t *in, ManifestDisk *disk, TmkError **errp)
   return true;
 }
 
+/* The tree of a disk, or of a file, whose size is known. */
 static bool
-parse_disk_shape (const json_t *in, ManifestDisk *disk, TmkError **errp)
+parse_tree (const json_t *in, ManifestDisk *disk, TmkError **errp)
 {
   uint64_t chunk_size;
   const char *root = jsonx_string (in, "root");
-  if (!jsonfmt_get_string (in, "name", true, &disk->name, errp)
-      || !jsonfmt_get_size (in, "size", true, &disk->size, errp)
-      || !jsonfmt_get_size (in, "chunk_size", true, &chunk_size, errp))
+  if (!jsonfmt_get_size (in, "chunk_size", true, &chunk_size, errp))
     return false;
   if (!chunk_size_is_valid (chunk_size))
     return refuse (errp, "chunk_size", "is no power of two from 64 KiB to 4 MiB");
@@ -215,14 +288,15 @@ parse_disk_shape (const json_t *in, ManifestDisk *disk, TmkError **errp)
   if (root == NULL || !object_id_from_hex (root, &disk->root))
     return refuse (errp, "root", "is not 64 hexadecimal digits");
   if (disk->size == 0 && !object_id_is_zero (&disk->root))
-    return refuse (errp, "root", "is not zero, yet the disk is empty");
+    return refuse (errp, "root", "is not zero, yet there is nothing in it");
   return true;
 }
 
 static bool
 parse_disk (const json_t *in, ManifestDisk *disk, TmkError **errp)
 {
-  return parse_disk_shape (in, disk, errp)
+  return jsonfmt_get_string (in, "name", true, &disk->name, errp)
+         && jsonfmt_get_size (in, "size", true, &disk->size, errp) && parse_tree (in, disk, errp)
          && jsonfmt_get_string (in, "mode", false, &disk->mode, errp)
          && jsonfmt_get_string (in, "reason", false, &disk->reason, errp)
          && jsonfmt_get_string (in, "base_point", false, &disk->base_point, errp)
@@ -256,6 +330,45 @@ parse_disks (const json_t *list, Manifest *manifest, TmkError **errp)
 }
 
 static bool
+parse_file (const json_t *in, Manifest *manifest, TmkError **errp)
+{
+  g_autofree char *role = NULL, *name = NULL;
+  uint64_t size, mode;
+  if (!jsonfmt_get_string (in, "role", true, &role, errp)
+      || !jsonfmt_get_string (in, "name", true, &name, errp)
+      || !jsonfmt_get_size (in, "size", true, &size, errp)
+      || !jsonfmt_get_size (in, "mode", false, &mode, errp))
+    return false;
+  if (!role_is_valid (role))
+    return refuse (errp, "role", "is no word of a-z, 0-9 and -");
+  if (size > G_MAXINT64 - MANIFEST_SECTOR)
+    return refuse (errp, "size", "is no size of a file");
+  if (mode > 07777)
+    return refuse (errp, "mode", "is no mode of a file");
+  ManifestFile *file = manifest_add_file (manifest, role, name, size, 0);
+  if (file == NULL)
+    return refuse (errp, "name", "leads out of its folder, or is that of another file, too");
+  file->mode = (guint32) mode;
+  return parse_tree (in, &file->content, errp);
+}
+
+static bool
+parse_files (const json_t *in, Manifest *manifest, TmkError **errp)
+{
+  const json_t *list;
+  if (!get_list (in, "files", false, &list, errp))
+    return false;
+  if (json_array_size (list) > MANIFEST_FILES_MAX)
+    return refuse (errp, "files", "has too many in it");
+  for (size_t i = 0; i < json_array_size (list); i++)
+    if (!parse_file (json_array_get (list, i), manifest, errp)) {
+      error_prefix (errp, "file %zu", i);
+      return false;
+    }
+  return true;
+}
+
+static bool
 parse_id (const json_t *in, Manifest *manifest, TmkError **errp)
 {
   unsigned char bytes[POINT_ID_DIGITS / 2];
@@ -282,7 +395,7 @@ parse (const json_t *in, const json_t *disks, Manifest *manifest, TmkError **err
          && jsonfmt_get_string (in, "domain_xml", false, &manifest->domain_xml, errp)
          && jsonfmt_get_string (in, "backup_xml", false, &manifest->backup_xml, errp)
          && jsonfmt_get_string (in, "checkpoint_xml", false, &manifest->checkpoint_xml, errp)
-         && parse_disks (disks, manifest, errp);
+         && parse_disks (disks, manifest, errp) && parse_files (in, manifest, errp);
 }
 
 Manifest *

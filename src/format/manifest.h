@@ -35,6 +35,19 @@ typedef struct {
   guint64 used;          /* bytes of the disk that are not zero, in whole chunks */
 } ManifestDisk;
 
+/* A file that belongs to the domain. Its bytes are kept as those of a disk of the same length,
+ * rounded up to sectors: a chunk is whole sectors, or it could pass for a node. */
+typedef struct {
+  char *role;           /* "nvram", "tpm": a word */
+  char *name;           /* within the role: a relative path that does not lead out */
+  guint64 size;         /* bytes */
+  guint32 mode;         /* permissions */
+  ManifestDisk content; /* called "ROLE/NAME"; only size, chunk_size, root and used count */
+} ManifestFile;
+
+#define MANIFEST_SECTOR 512u
+#define MANIFEST_FILES_MAX 1024u
+
 /* A recovery point. Strings may be NULL unless said otherwise. Owned; see manifest_free(). */
 typedef struct {
   char id[POINT_ID_DIGITS + 1];
@@ -49,10 +62,17 @@ typedef struct {
   guint64 metadata;    /* bytes of tree nodes stored */
   ManifestDisk *disks; /* the domain's order */
   size_t n_disks;
+  ManifestFile *files; /* no two of one role and name */
+  size_t n_files;
 } Manifest;
 
 Manifest *manifest_new (size_t n_disks);
 void manifest_free (Manifest *manifest);
+
+/* Adds a file of `size` bytes, all zero; pointers to others are not valid any more. NULL where no
+ * file may be called that, one is, or there are too many. `chunk_size`: of its tree. */
+ManifestFile *manifest_add_file (Manifest *manifest, const char *role, const char *name,
+                                 guint64 size, guint32 chunk_size);
 
 /* By its name, or NULL. */
 const ManifestDisk *manifest_disk (const Manifest *manifest, const char *name);

@@ -13,15 +13,33 @@
 #include "util/error.h"
 #include <tidemark/domain.h>
 
+typedef enum {
+  HV_AGENT_UNKNOWN,
+  HV_AGENT_NONE,
+  HV_AGENT_SILENT,
+  HV_AGENT_CONNECTED,
+} HvAgent;
+
+/* What a domain runs on. */
+typedef struct {
+  bool running;     /* there is a guest */
+  unsigned version; /* of QEMU, major*10000 + minor*100 + micro; 0: not known */
+  long pid;         /* of the guest's QEMU; 0: not known */
+  HvAgent agent;    /* where the domain's manager has it */
+} HvFacts;
+
 typedef struct {
   const char *name; /* "qmp" */
   /* While disks of a pull are read, tmk_domain_poll_job() has to be called some times a second. */
   bool watch_pulls;
+  /* It knows bitmaps by what it was told alone: tmk_domain_checkpoint_adopt() matters. */
+  bool adopts;
   void (*free) (TmkDomain *domain);
   /* For hv_reserve(). */
   int (*reserve) (TmkDomain *domain, TmkError **errp);
   const TmkDomainDef *(*def) (TmkDomain *domain);
   TmkDomainDescription *(*describe) (TmkDomain *domain, TmkError **errp);
+  bool (*inspect) (TmkDomain *domain, HvFacts *facts, TmkError **errp);
   TmkDiskList *(*disks) (TmkDomain *domain, TmkError **errp);
   /* `def` is the caller's: align a copy. `options` is never NULL. */
   bool (*begin) (TmkDomain *domain, const TmkBackupDef *def, const TmkCheckpointDef *checkpoint,

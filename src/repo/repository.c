@@ -212,6 +212,17 @@ describe_disk (OwnedList *owned, const ManifestDisk *from)
   return disk;
 }
 
+static const TmkPointFile *
+describe_file (OwnedList *owned, const ManifestFile *from)
+{
+  TmkPointFile *file = alloc (owned, sizeof *file);
+  file->role = copy_string (owned, from->role);
+  file->name = copy_string (owned, from->name);
+  file->size = from->size;
+  file->mode = from->mode;
+  return file;
+}
+
 static const TmkPoint *
 describe_point (OwnedList *owned, const Manifest *from)
 {
@@ -219,6 +230,9 @@ describe_point (OwnedList *owned, const Manifest *from)
   const TmkPointDisk **disks = alloc (owned, from->n_disks * sizeof *disks);
   for (size_t i = 0; i < from->n_disks; i++)
     disks[i] = describe_disk (owned, &from->disks[i]);
+  const TmkPointFile **files = alloc (owned, from->n_files * sizeof *files);
+  for (size_t i = 0; i < from->n_files; i++)
+    files[i] = describe_file (owned, &from->files[i]);
   point->id = copy_string (owned, from->id);
   point->domain = copy_string (owned, from->domain);
   point->uuid = copy_string (owned, from->uuid);
@@ -234,6 +248,8 @@ describe_point (OwnedList *owned, const Manifest *from)
   point->metadata = from->metadata;
   point->n_disks = from->n_disks;
   point->disks = disks;
+  point->n_files = from->n_files;
+  point->files = files;
   return point;
 }
 
@@ -306,6 +322,7 @@ on_damage (const VerifyDamage *damage, void *data)
   const VerifyCalls *calls = data;
   TmkDamage shown = { .point = damage->point,
                       .disk = damage->disk,
+                      .file = damage->file,
                       .offset = damage->offset,
                       .length = damage->length,
                       .message = damage->message };

@@ -14,6 +14,9 @@ count_points (const PointSet *points, TmkRepositoryStats *stats)
     stats->disks += manifest->n_disks;
     for (size_t j = 0; j < manifest->n_disks; j++)
       stats->logical += manifest->disks[j].used;
+    stats->files += manifest->n_files;
+    for (size_t j = 0; j < manifest->n_files; j++)
+      stats->logical += manifest->files[j].size;
   }
   stats->points = points->manifests->len;
   stats->domains = g_hash_table_size (domains);

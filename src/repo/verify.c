@@ -66,13 +66,18 @@ verify_is_cancelled (const Verify *verify, TmkError **errp)
 }
 
 void
-verify_tell (Verify *verify, const char *point, const char *disk, uint64_t offset, uint64_t length,
-             const char *message)
+verify_tell_damage (Verify *verify, const VerifyDamage *damage)
 {
-  VerifyDamage damage = { point, disk, offset, length, message };
   verify->result->findings++;
   if (verify->options->damage != NULL)
-    verify->options->damage (&damage, verify->options->data);
+    verify->options->damage (damage, verify->options->data);
+}
+
+void
+verify_tell (Verify *verify, const char *point, const char *message)
+{
+  VerifyDamage damage = { .point = point, .message = message };
+  verify_tell_damage (verify, &damage);
 }
 
 void
@@ -184,7 +189,7 @@ note (Verify *verify, GArray *ids)
       && !repo_note_damage (verify->repo, (const ObjectId *) (void *) ids->data, ids->len, &err)) {
     g_autofree char *message
         = g_strdup_printf ("the damage cannot be noted: %s", tmk_error_message (err));
-    verify_tell (verify, NULL, NULL, 0, 0, message);
+    verify_tell (verify, NULL, message);
   }
   g_array_set_size (ids, 0);
 }
@@ -246,7 +251,7 @@ mend_index (Verify *verify)
     return;
   g_autofree char *message
       = g_strdup_printf ("the index cannot be made anew: %s", tmk_error_message (err));
-  verify_tell (verify, NULL, NULL, 0, 0, message);
+  verify_tell (verify, NULL, message);
 }
 
 /* Marks what is needed. If something is missing that the index should know, the index is completed
@@ -300,7 +305,7 @@ tell_damaged_points (Verify *verify, const PointSet *points)
     g_autofree char *id = g_strndup (text, strcspn (text, ":"));
     const char *why = text + strlen (id);
     verify->result->damaged++;
-    verify_tell (verify, id, NULL, 0, 0, *why != '\0' ? why + strlen (": ") : text);
+    verify_tell (verify, id, *why != '\0' ? why + strlen (": ") : text);
   }
 }
 

@@ -9,7 +9,8 @@
 /* One finding. */
 typedef struct {
   const char *point, *disk; /* NULL: of no point */
-  uint64_t offset, length;  /* bytes of the disk; length 0: not of a range */
+  const char *file;         /* instead of a disk: "ROLE/NAME", of the point's files */
+  uint64_t offset, length;  /* bytes of either; length 0: not of a range */
   const char *message;
 } VerifyDamage;
 

@@ -15,7 +15,7 @@ tell (Verify *verify, const char *what, const char *name, const char *why)
 {
   g_autofree char *message = g_strdup_printf ("%s '%s': %s", what, name, why);
   verify->result->damaged++;
-  verify_tell (verify, NULL, NULL, 0, 0, message);
+  verify_tell (verify, NULL, message);
 }
 
 /* ---- index files -------------------------------------------------------------------------- */

@@ -42,9 +42,10 @@ typedef struct {
 
 bool verify_is_cancelled (const Verify *verify, TmkError **errp);
 
-/* A finding; only in the calling thread. `point`, `disk` may be NULL. */
-void verify_tell (Verify *verify, const char *point, const char *disk, uint64_t offset,
-                  uint64_t length, const char *message);
+/* A finding; only in the calling thread. */
+void verify_tell_damage (Verify *verify, const VerifyDamage *damage);
+/* One of no disk; `point` may be NULL. */
+void verify_tell (Verify *verify, const char *point, const char *message);
 void verify_progress (const Verify *verify, uint64_t done, uint64_t total);
 
 bool verify_locate (const Verify *verify, const ObjectId *id, VerifyPlace *place);

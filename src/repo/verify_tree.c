@@ -156,17 +156,24 @@ mark_node (Verify *verify, const ObjectId *id, unsigned level, Node *nodes, TmkE
   return true;
 }
 
+static bool
+mark_disk (Verify *verify, const ManifestDisk *disk, TmkError **errp)
+{
+  unsigned levels = tree_levels (tree_chunks (disk->size, disk->chunk_size));
+  g_autofree Node *nodes = g_new (Node, levels);
+  return object_id_is_zero (&disk->root)
+         || mark_node (verify, &disk->root, levels - 1, nodes, errp);
+}
+
 bool
 verify_mark_point (Verify *verify, const Manifest *manifest, TmkError **errp)
 {
-  for (size_t i = 0; i < manifest->n_disks; i++) {
-    const ManifestDisk *disk = &manifest->disks[i];
-    unsigned levels = tree_levels (tree_chunks (disk->size, disk->chunk_size));
-    g_autofree Node *nodes = g_new (Node, levels);
-    if (!object_id_is_zero (&disk->root)
-        && !mark_node (verify, &disk->root, levels - 1, nodes, errp))
+  for (size_t i = 0; i < manifest->n_disks; i++)
+    if (!mark_disk (verify, &manifest->disks[i], errp))
       return false;
-  }
+  for (size_t i = 0; i < manifest->n_files; i++)
+    if (!mark_disk (verify, &manifest->files[i].content, errp))
+      return false;
   return true;
 }
 
@@ -177,6 +184,7 @@ typedef struct {
   EntrySet *clean;
   const Manifest *manifest;
   const ManifestDisk *disk;
+  bool is_file;
   uint64_t chunks;
   Node *nodes;
   uint64_t begin, end; /* chunks found last, not told yet; equal: none */
@@ -197,7 +205,13 @@ tell_range (Map *map)
       = map->objects > 1
             ? g_strdup_printf ("%s, and %" G_GUINT64_FORMAT " more", map->message, map->objects - 1)
             : g_strdup (map->message);
-  verify_tell (map->verify, map->manifest->id, disk->name, offset, length, message);
+  VerifyDamage damage = { .point = map->manifest->id,
+                          .disk = map->is_file ? NULL : disk->name,
+                          .file = map->is_file ? disk->name : NULL,
+                          .offset = offset,
+                          .length = length,
+                          .message = message };
+  verify_tell_damage (map->verify, &damage);
   map->begin = map->end;
 }
 
@@ -288,27 +302,37 @@ map_node (Map *map, const ObjectId *id, unsigned level, uint64_t first, bool *da
   return true;
 }
 
+/* `map`: everything but what follows from its disk. */
+static bool
+map_disk (Map map, TmkError **errp)
+{
+  const ManifestDisk *disk = map.disk;
+  map.chunks = tree_chunks (disk->size, disk->chunk_size);
+  unsigned levels = tree_levels (map.chunks);
+  g_autofree Node *nodes = g_new (Node, levels);
+  map.nodes = nodes;
+  bool damaged = false;
+  bool ok = object_id_is_zero (&disk->root)
+            || map_node (&map, &disk->root, levels - 1, 0, &damaged, errp);
+  if (ok)
+    tell_range (&map);
+  g_free (map.message);
+  return ok;
+}
+
 bool
 verify_map_point (Verify *verify, const Manifest *manifest, EntrySet *clean, TmkError **errp)
 {
+  Map map = { .verify = verify, .clean = clean, .manifest = manifest };
   for (size_t i = 0; i < manifest->n_disks; i++) {
-    const ManifestDisk *disk = &manifest->disks[i];
-    uint64_t chunks = tree_chunks (disk->size, disk->chunk_size);
-    unsigned levels = tree_levels (chunks);
-    g_autofree Node *nodes = g_new (Node, levels);
-    Map map = { .verify = verify,
-                .clean = clean,
-                .manifest = manifest,
-                .disk = disk,
-                .chunks = chunks,
-                .nodes = nodes };
-    bool damaged = false;
-    bool ok = object_id_is_zero (&disk->root)
-              || map_node (&map, &disk->root, levels - 1, 0, &damaged, errp);
-    if (ok)
-      tell_range (&map);
-    g_free (map.message);
-    if (!ok)
+    map.disk = &manifest->disks[i];
+    if (!map_disk (map, errp))
+      return false;
+  }
+  map.is_file = true;
+  for (size_t i = 0; i < manifest->n_files; i++) {
+    map.disk = &manifest->files[i].content;
+    if (!map_disk (map, errp))
       return false;
   }
   return true;

@@ -244,6 +244,18 @@ repo_writer_publish_index (RepoWriter *writer, TmkError **errp)
 
 /* --- the commit */
 
+static bool
+check_tree (RepoWriter *writer, const char *what, const ManifestDisk *disk, TmkError **errp)
+{
+  bool found = object_id_is_zero (&disk->root);
+  if (!found && !repo_has (writer->repo, &disk->root, &found, errp))
+    return false;
+  if (!found)
+    error_set (errp, DOMAIN, TMK_ERR_INTERNAL, 0, "the tree of %s '%s' was not stored", what,
+               disk->name);
+  return found;
+}
+
 /* Bugs of ours that would make a point which cannot be restored. */
 static bool
 check_sound (RepoWriter *writer, const Manifest *manifest, TmkError **errp)
@@ -256,17 +268,12 @@ check_sound (RepoWriter *writer, const Manifest *manifest, TmkError **errp)
                open_packs);
     return false;
   }
-  for (size_t i = 0; i < manifest->n_disks; i++) {
-    const ManifestDisk *disk = &manifest->disks[i];
-    bool found = object_id_is_zero (&disk->root);
-    if (!found && !repo_has (writer->repo, &disk->root, &found, errp))
+  for (size_t i = 0; i < manifest->n_disks; i++)
+    if (!check_tree (writer, "disk", &manifest->disks[i], errp))
       return false;
-    if (!found) {
-      error_set (errp, DOMAIN, TMK_ERR_INTERNAL, 0, "the tree of disk '%s' was not stored",
-                 disk->name);
+  for (size_t i = 0; i < manifest->n_files; i++)
+    if (!check_tree (writer, "file", &manifest->files[i].content, errp))
       return false;
-    }
-  }
   return true;
 }
 

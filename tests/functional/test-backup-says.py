@@ -21,7 +21,8 @@ M = 1 << 20
 DISK = {"name", "mode", "reason", "size", "used", "read", "changed", "new", "stored", "chunk_size",
         "base_point", "base_disk", "base_checkpoint", "checkpoint", "source", "format"}
 WHOLE = {"point", "checkpoint", "domain", "uuid", "time", "finished", "host", "tool", "quiesced",
-         "metadata", "disks", "skipped", "fallbacks", "pause_us", "elapsed_us", "dry_run"}
+         "metadata", "disks", "files", "skipped", "left_out", "fallbacks", "pause_us", "elapsed_us",
+         "dry_run"}
 
 
 def on_terminal(lab: Lab, columns: int, *args: str) -> tuple[int, str]:

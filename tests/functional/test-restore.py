@@ -392,7 +392,8 @@ def test_output(lab: Lab) -> None:
     said = repo.run("restore", "vm0/latest", "--to", lab.path("b"), "-q")
     assert said.err == "" and said.out.count("\n") == 2
     said = repo.run("restore", "vm0/latest", "--to", lab.path("c"), "-q", "--json")
-    assert set(json.loads(said.out)) == {"point", "disks", "size", "written", "elapsed_us"}
+    assert set(json.loads(said.out)) == {"point", "disks", "files", "domain", "size", "written",
+                                         "elapsed_us"}
     lab.tidemark("restore", repo.points[0].id[:6], "--disk", "vda", "--to", lab.path("d.raw"),
                  env={"TIDEMARK_REPO": repo.path})
 

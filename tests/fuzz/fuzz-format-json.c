@@ -47,6 +47,15 @@ read_manifest (const char *json, size_t size)
   for (size_t i = 0; i < manifest->n_disks; i++)
     g_assert (manifest_disk (manifest, manifest->disks[i].name) == &manifest->disks[i]
               && chunk_size_is_valid (manifest->disks[i].chunk_size));
+  for (size_t i = 0; i < manifest->n_files; i++) {
+    const ManifestFile *file = &manifest->files[i];
+    g_autofree char *there = g_canonicalize_filename (file->content.name, "/a");
+    g_autofree char *expected = g_strconcat ("/a/", file->role, "/", file->name, NULL);
+    g_assert (g_str_equal (there, expected)); /* down, and only down */
+    g_assert (strchr (file->role, '/') == NULL && file->content.size >= file->size
+              && file->content.size % MANIFEST_SECTOR == 0
+              && chunk_size_is_valid (file->content.chunk_size));
+  }
   g_autofree char *once = manifest_format (manifest);
   g_autoptr (Manifest) back = manifest_parse (once, strlen (once), &err);
   g_assert (back != NULL && err == NULL);

@@ -192,12 +192,25 @@ class Stranger:
 
     def disk(self, point: str, name: str) -> bytes:
         disk, = [disk for disk in self.points[point]["disks"] if disk["name"] == name]
-        size, chunk_size = disk["size"], disk["chunk_size"]
+        return self.tree(disk["root"], disk["size"], disk["chunk_size"])
+
+    def file(self, point: str, role: str, name: str) -> bytes:
+        """A file that belongs to the domain."""
+        file, = [file for file in self.points[point].get("files") or []
+                 if file["role"] == role and text(file["name"]).decode() == name]
+        assert re.fullmatch("[a-z0-9][a-z0-9-]*", role) and 0 <= file["mode"] <= 0o7777
+        assert not {"", ".", ".."} & set(name.split("/"))
+        data = self.tree(file["root"], -(-file["size"] // 512) * 512, file["chunk_size"])
+        assert not any(data[file["size"]:])
+        return data[:file["size"]]
+
+    def tree(self, root: str, size: int, chunk_size: int) -> bytes:
+        """What hangs on a root."""
         count, levels = -(-size // chunk_size), 1
         while 256 ** levels < count:
             levels += 1
         data = bytearray(size)
-        for number, ident in self.chunks(bytes.fromhex(disk["root"]), levels - 1):
+        for number, ident in self.chunks(bytes.fromhex(root), levels - 1):
             kind, plain = self.object(ident)
             offset = number * chunk_size
             assert kind == KINDS["chunk"] and len(plain) == min(chunk_size, size - offset)

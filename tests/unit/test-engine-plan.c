@@ -4,7 +4,7 @@
  * the points alone; an incremental is never added to the tree of another disk, size or checkpoint;
  * and no checkpoint that is still of use is given up.
  */
-#include "engine/plan.h"
+#include "engine/plan_search.h"
 #include "hv/hv.h"
 
 #include <string.h>
@@ -734,6 +734,55 @@ test_orphans_of_damaged_points (void)
   expect_superseded (&c, C ("4"), "vda:" ID ("1"));
 }
 
+/* Names of checkpoints of which disk `i` tells nothing. */
+static char *
+list_untold (const Case *c, guint i)
+{
+  PlanInput input
+      = { .points = (const Manifest *const *) c->manifests->pdata, .n_points = c->manifests->len };
+  PlanDisk disk = { .disk = g_ptr_array_index (c->disks, i),
+                    .images = g_ptr_array_index (c->images, i),
+                    .n_images = g_array_index (c->n_images, size_t, i) };
+  g_autoptr (GPtrArray) names = g_ptr_array_new ();
+  plan_search_untold (&input, &disk, names);
+  GString *text = g_string_new (NULL);
+  for (guint j = 0; j < names->len; j++)
+    g_string_append_printf (text, "%s%.1s", j > 0 ? " " : "",
+                            (const char *) names->pdata[j] + strlen (PREFIX));
+  return g_string_free (text, FALSE);
+}
+
+static void
+expect_untold (const Case *c, guint i, const char *expected)
+{
+  g_autofree char *said = list_untold (c, i);
+  g_assert_cmpstr (said, ==, expected);
+}
+
+/* Only newer checkpoints than those that a disk has, of that disk, at its size, made for points. */
+static void
+test_untold (void)
+{
+  g_auto (Case) c;
+  TmkDiskInfo *disk = init_with_point (&c);
+  add_disk (&c, "vdb", 8 * MIB, "/vdb#8");
+  expect_untold (&c, 0, "");
+  expect_untold (&c, 1, "");
+  add_point_of (&c, ID ("2"), "vda", 8 * MIB, "/vda#7");
+  expect_untold (&c, 0, "2");
+  add_point_of (&c, ID ("3"), "vda", 8 * MIB, "/other#7");
+  add_point_of (&c, ID ("4"), "sda", 8 * MIB, "/vda#7 /base");
+  replace (&add_point_of (&c, ID ("5"), "vda", 8 * MIB, "/vda#7")->checkpoint, "monday");
+  expect_untold (&c, 0, "4 2");
+  expect_untold (&c, 1, "");
+  disk->n_bitmaps = 0;
+  expect_untold (&c, 0, "4 2 1");
+  add_point_of (&c, ID ("6"), "vda", 8 * MIB, "/vda#7");
+  expect_untold (&c, 0, "6 4 2"); /* the newest few */
+  add_point_of (&c, ID ("7"), "vda", 4 * MIB, "/vda#7");
+  expect_untold (&c, 0, "");
+}
+
 static void
 test_prefix (void)
 {
@@ -762,6 +811,7 @@ main (int argc, char **argv)
   g_test_add_func ("/engine-plan/definition-errors", test_definition_errors);
   g_test_add_func ("/engine-plan/superseded", test_superseded);
   g_test_add_func ("/engine-plan/orphans-of-damaged-points", test_orphans_of_damaged_points);
+  g_test_add_func ("/engine-plan/untold", test_untold);
   g_test_add_func ("/engine-plan/prefix", test_prefix);
   return g_test_run ();
 }

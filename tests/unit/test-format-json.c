@@ -181,6 +181,34 @@ some_manifest (void)
   return m;
 }
 
+/* The same with files. */
+static Manifest *
+manifest_with_files (void)
+{
+  Manifest *m = some_manifest ();
+  ManifestFile *file = manifest_add_file (m, "nvram", "web_VARS.fd", 540672, 64 << 10);
+  file->mode = 0600;
+  file->content.root = case_id (43);
+  file = manifest_add_file (m, "tpm", "tpm2/\xff", 1, 128 << 10);
+  file->mode = 0640;
+  file->content.root = case_id (44);
+  (void) manifest_add_file (m, "tpm", "empty", 0, 4 << 20);
+  return m;
+}
+
+static void
+assert_files_equal (const ManifestFile *a, const ManifestFile *b)
+{
+  g_assert_cmpstr (a->role, ==, b->role);
+  g_assert_cmpstr (a->name, ==, b->name);
+  g_assert_cmpuint (a->size, ==, b->size);
+  g_assert_cmpuint (a->mode, ==, b->mode);
+  g_assert_cmpstr (a->content.name, ==, b->content.name);
+  g_assert_cmpuint (a->content.size, ==, b->content.size);
+  g_assert_cmpuint (a->content.chunk_size, ==, b->content.chunk_size);
+  g_assert_true (object_id_equal (&a->content.root, &b->content.root));
+}
+
 static void
 assert_images_equal (const ManifestDisk *a, const ManifestDisk *b)
 {
@@ -234,6 +262,9 @@ assert_manifests_equal (const Manifest *a, const Manifest *b)
   g_assert_cmpint (a->n_disks, ==, b->n_disks);
   for (size_t i = 0; i < a->n_disks; i++)
     assert_disks_equal (&a->disks[i], &b->disks[i]);
+  g_assert_cmpint (a->n_files, ==, b->n_files);
+  for (size_t i = 0; i < a->n_files; i++)
+    assert_files_equal (&a->files[i], &b->files[i]);
 }
 
 static void
@@ -251,6 +282,38 @@ test_manifest_golden (void)
   g_assert_true (manifest_disk (back, "vdb") == &back->disks[1]);
   g_assert_null (manifest_disk (back, "vdc"));
   manifest_free (NULL);
+}
+
+static void
+test_manifest_files (void)
+{
+  static const char *const bad[][2] = {
+    { "nvram", "" },     { "nvram", "/x" },   { "nvram", "../x" }, { "nvram", "x/../../y" },
+    { "nvram", "x/.." }, { "nvram", "x//y" }, { "nvram", "x/" },   { "nvram", "." },
+    { "nvram", "./x" },  { "", "x" },         { "..", "x" },       { "a/b", "x" },
+    { "-a", "x" },       { "TPM", "x" },      { "tpm", "empty" },
+  };
+  g_autoptr (Manifest) manifest = manifest_with_files ();
+  g_autofree char *json = manifest_format (manifest);
+  case_expect ("manifest-files.json", json, strlen (json));
+  size_t size;
+  g_autofree char *golden = (char *) case_read ("manifest-files.json", &size);
+  TmkError *err = NULL;
+  g_autoptr (Manifest) back = manifest_parse (golden, size, &err);
+  assert_ok (back != NULL, &err);
+  assert_manifests_equal (back, manifest);
+  g_assert_cmpuint (back->files[0].content.size, ==, 540672);
+  g_assert_cmpuint (back->files[1].content.size, ==, 512);
+  g_assert_cmpuint (back->files[2].content.size, ==, 0);
+  for (size_t i = 0; i < G_N_ELEMENTS (bad); i++)
+    g_assert_null (manifest_add_file (back, bad[i][0], bad[i][1], 0, 0));
+  g_assert_null (manifest_add_file (back, "tpm", "huge", G_MAXINT64, 0));
+  g_assert_nonnull (manifest_add_file (back, "tpm", "..x", 0, 0));
+  for (size_t i = back->n_files; i < MANIFEST_FILES_MAX; i++) {
+    g_autofree char *name = g_strdup_printf ("%zu", i);
+    g_assert_nonnull (manifest_add_file (back, "more", name, i, 0));
+  }
+  g_assert_null (manifest_add_file (back, "more", "x", 0, 0));
 }
 
 /* Every byte that a C string can hold, in every string. */
@@ -323,13 +386,40 @@ test_manifest_faults (void)
     { "disks.0.images.0.device", "17", TMK_ERR_DAMAGED, "'device'" },
     { "disks.0.used", "\"1\"", TMK_ERR_DAMAGED, "'used' is no size" },
     { "disks.0.mode", "{}", TMK_ERR_DAMAGED, "'mode' is no string" },
+    { "files", "7", TMK_ERR_DAMAGED, "'files' is no list" },
+    { "files", "[[]]", TMK_ERR_DAMAGED, "'files' has something else" },
+    { "files.0.role", NULL, TMK_ERR_DAMAGED, "file 0: 'role' is missing" },
+    { "files.0.role", "\"..\"", TMK_ERR_DAMAGED, "'role' is no word" },
+    { "files.1.name", NULL, TMK_ERR_DAMAGED, "file 1: 'name' is missing" },
+    { "files.1.name", "\"../x\"", TMK_ERR_DAMAGED, "'name' leads out" },
+    { "files.1.name", "\"/etc/passwd\"", TMK_ERR_DAMAGED, "'name' leads out" },
+    { "files.1.name", "{\"base64\": \"Li4veA==\"}", TMK_ERR_DAMAGED, "'name' leads out" },
+    { "files.1.name", "\"empty\"", TMK_ERR_DAMAGED, "file 2: 'name' leads out of its folder, or" },
+    { "files.0.size", NULL, TMK_ERR_DAMAGED, "'size' is missing" },
+    { "files.0.size", "9223372036854775807", TMK_ERR_DAMAGED, "'size' is no size of a file" },
+    { "files.0.mode", "4096", TMK_ERR_DAMAGED, "'mode' is no mode" },
+    { "files.0.chunk_size", NULL, TMK_ERR_DAMAGED, "'chunk_size' is missing" },
+    { "files.0.chunk_size", "65537", TMK_ERR_DAMAGED, "'chunk_size' is no power" },
+    { "files.0.root", "\"00\"", TMK_ERR_DAMAGED, "'root'" },
+    { "files.0.size", "0", TMK_ERR_DAMAGED, "'root' is not zero, yet" },
   };
   for (size_t i = 0; i < G_N_ELEMENTS (cases); i++) {
-    g_autofree char *json = with_member ("manifest.json", cases[i].path, cases[i].value);
+    bool of_files = g_str_has_prefix (cases[i].path, "files");
+    g_autofree char *json = with_member (of_files ? "manifest-files.json" : "manifest.json",
+                                         cases[i].path, cases[i].value);
     TmkError *err = NULL;
     g_autoptr (Manifest) manifest = manifest_parse (json, strlen (json), &err);
     assert_refused (manifest != NULL, &err, cases[i].code, cases[i].part);
   }
+  /* Too many of them. */
+  g_autoptr (GString) many = g_string_new ("[{}");
+  for (size_t i = 0; i < MANIFEST_FILES_MAX; i++)
+    g_string_append (many, ",{}");
+  g_string_append_c (many, ']');
+  g_autofree char *json = with_member ("manifest.json", "files", many->str);
+  TmkError *err = NULL;
+  g_autoptr (Manifest) manifest = manifest_parse (json, strlen (json), &err);
+  assert_refused (manifest != NULL, &err, TMK_ERR_DAMAGED, "'files' has too many");
 }
 
 static void
@@ -425,6 +515,7 @@ main (int argc, char **argv)
   g_test_add_func ("/format/config/faults", test_config_faults);
   g_test_add_func ("/format/config/later", test_config_later);
   g_test_add_func ("/format/manifest/golden", test_manifest_golden);
+  g_test_add_func ("/format/manifest/files", test_manifest_files);
   g_test_add_func ("/format/manifest/any-bytes", test_manifest_any_bytes);
   g_test_add_func ("/format/manifest/faults", test_manifest_faults);
   g_test_add_func ("/format/manifest/later", test_manifest_later);

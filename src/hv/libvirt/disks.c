@@ -25,6 +25,9 @@ lv_disk_why_not (const LvDomain *lv, const DiskDef *disk)
     return "its data do not pass through QEMU";
   if (!lv->active && disk->type != STORAGE_FILE && disk->type != STORAGE_BLOCK)
     return "it is no file or device, and the domain is shut off";
+  const DiskSourceDef *active = disk_def_active (disk);
+  if (!lv->active && active != NULL && active->luks)
+    return "it is encrypted, and the domain is shut off: --image can be given its passphrase";
   return NULL;
 }
 

@@ -147,6 +147,12 @@ lv_reserve (TmkDomain *domain, TmkError **errp)
   return fd;
 }
 
+static bool
+inspect (TmkDomain *domain, HvFacts *facts, TmkError **errp)
+{
+  return lv_inspect ((LvDomain *) domain, facts, errp);
+}
+
 static TmkDomainDescription *
 describe (TmkDomain *domain, TmkError **errp)
 {
@@ -425,10 +431,12 @@ lv_free (TmkDomain *domain)
 static const HvDriver libvirt_driver = {
   .name = "libvirt",
   .watch_pulls = true,
+  .adopts = true,
   .free = lv_free,
   .reserve = lv_reserve,
   .def = lv_def,
   .describe = describe,
+  .inspect = inspect,
   .disks = disks,
   .begin = begin,
   .job_xml = job_xml,

@@ -53,6 +53,10 @@ const char *lv_disk_why_not (const LvDomain *lv, const DiskDef *disk);
 /* The disk called so, or NULL. */
 const DiskDef *lv_disk_by_name (const LvDomain *lv, const char *name);
 
+/* --- hv/libvirt/inspect.c -------------------------------------------------------------------- */
+
+bool lv_inspect (LvDomain *lv, HvFacts *facts, TmkError **errp);
+
 /* --- hv/libvirt/disks.c ---------------------------------------------------------------------- */
 
 TmkDiskList *live_disks (LvDomain *lv, TmkError **errp);

@@ -440,6 +440,7 @@ static const HvDriver qmp_driver = {
   .free = machine_free,
   .def = machine_def,
   .describe = machine_describe,
+  .inspect = machine_inspect,
   .disks = machine_disks,
   .begin = machine_begin,
   .job_xml = machine_job_xml,

@@ -97,6 +97,7 @@ char *machine_process (long pid);
 bool machine_in_iothread (QmpMachine *machine, const char *qom_path);
 
 /* --- the driver's parts, one file each; see HvDriver --------------------------------------- */
+bool machine_inspect (TmkDomain *domain, HvFacts *facts, TmkError **errp);
 TmkDiskList *machine_disks (TmkDomain *domain, TmkError **errp);
 bool machine_begin (TmkDomain *domain, const TmkBackupDef *def, const TmkCheckpointDef *checkpoint,
                     const TmkBeginOptions *options, TmkError **errp);
