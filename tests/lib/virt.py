@@ -12,9 +12,6 @@ namespace of the test process shows in the place of /run, /etc/libvirt and so on
 program that the test runs see it, and the default URI works too. There is no D-Bus, and no /dev/kvm
 (it would be root's, which makes libvirtd probe QEMU again and again). Domains are of type qemu.
 
-LIBVIRT_ROOT is the root folder of another libvirt, as unpacked from packages: its libvirtd then runs
-under its own loader, with its own libraries and drivers; QEMU is that of the lab in any case.
-
 The lab reaches QEMU over a monitor of its own beside libvirt's, so that a Writer works as on a Vm.
 """
 from __future__ import annotations
@@ -56,8 +53,6 @@ auth_unix_ro = "none"
 log_outputs = "3:file:{log}"
 """
 QEMU_NAMESPACE = "http://libvirt.org/schemas/domain/qemu/1.0"
-# What of another libvirt stands for the host's own, below /usr.
-ROOT_FOLDERS = ("share/libvirt", "lib/x86_64-linux-gnu/libvirt")
 # What libvirt found out about QEMU takes seconds to find out again. It checks by itself whether
 # that is still true.
 CAPABILITIES = "qemu/capabilities"
@@ -79,7 +74,6 @@ class Libvirt:
         if not os.access(DAEMON, os.X_OK) or not shutil.which("virsh"):
             raise Skip("no libvirtd or no virsh")
         self.lab = lab
-        self.root = os.environ.get("LIBVIRT_ROOT", "")
         self.dir = os.path.join(lab.sockets, "virt")
         self.user = self._qemu_user()
         self.monitors = os.path.join(self.dir, "monitors")
@@ -99,19 +93,13 @@ class Libvirt:
         with open(self.lab.path("libvirtd-says.log"), "ab") as log:
             # One that looks after QEMUs of a libvirtd before goes on until they are gone.
             self._keeper = self.lab.tool_popen(
-                "/usr/bin/python3", keeper, *self._daemon(), "-f", f"{self.dir}/libvirtd.conf", "-p",
+                "/usr/bin/python3", keeper, DAEMON, "-f", f"{self.dir}/libvirtd.conf", "-p",
                 self._pid_file, stdout=log, stderr=log,
                 env={**self.lab.env(), "PATH": f"{self.dir}/bin:{os.environ['PATH']}"})
         run.wait_until(lambda: self.virsh("version", check=False).rc == 0, 60, "libvirtd answers")
         if not os.path.islink("/run/libvirt/libvirt-sock"):  # for the default URI
             os.symlink(self.socket, "/run/libvirt/libvirt-sock")
         self._save_capabilities()
-
-    def _daemon(self) -> list[str]:
-        if not self.root:
-            return [DAEMON]
-        return [f"{self.root}/lib64/ld-linux-x86-64.so.2", "--library-path",
-                f"{self.root}/usr/lib/x86_64-linux-gnu", self.root + DAEMON]
 
     @property
     def pid(self) -> int:
@@ -212,10 +200,9 @@ class Libvirt:
                 os.mknod(none, stat.S_IFCHR | 0o600, os.makedev(1, 3))
                 run.run(["mount", "--bind", none, "/dev/kvm"])
             # A QEMU that finds modules of another build while libvirt probes it aborts.
-            for root, folder in ([(self.root, folder) for folder in ROOT_FOLDERS]
-                                 + [(self.lab.root, "lib/x86_64-linux-gnu/qemu")]):
-                if root and os.path.isdir(f"/usr/{folder}"):
-                    run.run(["mount", "--bind", f"{root}/usr/{folder}", f"/usr/{folder}"])
+            modules = "/usr/lib/x86_64-linux-gnu/qemu"
+            if self.lab.root and os.path.isdir(modules):
+                run.run(["mount", "--bind", self.lab.root + modules, modules])
         for place, ours in FOLDERS.items():
             os.makedirs(place, exist_ok=True)
             run.run(["mount", "--bind", os.path.join(self.dir, ours), place])
