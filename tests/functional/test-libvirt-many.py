@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import signal
 
-from lab import Lab, main, test
+from lab import Lab, main, test, wait_until
 from repository import Repository
 from virt import Libvirt
 
@@ -39,6 +39,8 @@ def test_two_at_once(lab: Lab) -> None:
         vm.change()
     children = [lab.tidemark_popen("backup", *vm.domain, "-r", repo.path, "-q", "--mode", "full",
                                    "--bandwidth", "3M") for vm in vms]
+    wait_until(lambda: vms[0].job() or children[0].poll() is not None, 20)
+    assert children[0].poll() is None, children[0].communicate()
     children[0].send_signal(signal.SIGKILL)
     said = [child.communicate(timeout=60) for child in children]
     assert children[1].returncode == 0, said

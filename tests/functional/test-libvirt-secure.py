@@ -39,19 +39,19 @@ def test_tcp_and_tls(lab: Lab) -> None:
         vm.change()
         if tls:
             plain = lab.tool("nbdcopy", f"nbd://127.0.0.1:{port}/the-disk", lab.fresh(), rc=1)
-            wrong = lab.tool("nbdcopy", f"nbds://127.0.0.1:{port}/the-disk?tls-certificates={other}",
-                             lab.fresh(), rc=1)
+            uri = f"nbds://127.0.0.1:{port}/the-disk?tls-certificates="
+            wrong = lab.tool("nbdcopy", uri + other, lab.fresh(), rc=1)
             assert plain.err and wrong.err
-            uri = f"nbds://127.0.0.1:{port}/the-disk?tls-certificates={authority}"
+            uri += authority
         else:
             uri = f"nbd://127.0.0.1:{port}/the-disk"
         raw = lab.fresh(".raw")
         lab.tool("nbdcopy", uri, raw)
         lab.compare(raw, model, "raw")
         pull.end()
-    # A busy port: refused, and nothing is left.
-    with_socket = f"<server transport='tcp' name='192.0.2.1' port='{port}'/>"
-    said = pull.run([pull_disk("vda", pull.scratch("vda"))], server=with_socket, rc=1)
+    # An address that is not this host's: refused, and nothing is left.
+    elsewhere = f"<server transport='tcp' name='192.0.2.1' port='{port}'/>"
+    said = pull.run([pull_disk("vda", pull.scratch("vda"))], server=elsewhere, rc=1)
     check_words(said.err)
     vm.assert_clean()
     pull.assert_no_files()
@@ -71,8 +71,8 @@ def test_encrypted_disks(lab: Lab) -> None:
 
     def encrypted(path: str) -> str:
         def made() -> bool:
-            return lab.tool("qemu-img", "create", "-q", "-f", "qcow2", *key, "-o", "encrypt.format="
-                            "luks,encrypt.key-secret=s,encrypt.iter-time=10", path, SIZE,
+            how = "encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=10"
+            return lab.tool("qemu-img", "create", "-q", "-f", "qcow2", *key, "-o", how, path, SIZE,
                             check=False).rc == 0
 
         wait_until(made, 30, "an encrypted image")

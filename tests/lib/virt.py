@@ -19,6 +19,7 @@ from __future__ import annotations
 import json
 import os
 import pwd
+import shlex
 import shutil
 import signal
 import stat
@@ -93,7 +94,8 @@ class Libvirt:
             # One that looks after QEMUs of a libvirtd before goes on until they are gone.
             self._keeper = self.lab.tool_popen(
                 "/usr/bin/python3", keeper, DAEMON, "-f", f"{self.dir}/libvirtd.conf", "-p",
-                self._pid_file, stdout=log, stderr=log, env=self.lab.env())
+                self._pid_file, stdout=log, stderr=log,
+                env={**self.lab.env(), "PATH": f"{self.dir}/bin:{os.environ['PATH']}"})
         run.wait_until(lambda: self.virsh("version", check=False).rc == 0, 60, "libvirtd answers")
         if not os.path.islink("/run/libvirt/libvirt-sock"):  # for the default URI
             os.symlink(self.socket, "/run/libvirt/libvirt-sock")
@@ -166,16 +168,28 @@ class Libvirt:
     def _make_folders(self, conf: str) -> None:
         for folder in {self.lab.dir, self.lab.sockets}:
             os.chmod(folder, 0o755)
-        more = ("run/libvirt", "sock", "monitors", "log/qemu", f"cache/{CAPABILITIES}")
+        more = ("run/libvirt", "sock", "bin", "monitors", "log/qemu", f"cache/{CAPABILITIES}")
         for name in (*FOLDERS.values(), *more):
             os.makedirs(os.path.join(self.dir, name))
         self.public(self.monitors)
         self._write("etc/qemu.conf", QEMU_CONF + conf)
         self._write("libvirtd.conf",
                     DAEMON_CONF.format(dir=self.dir, log=self.lab.path("libvirtd.log")))
+        if self.lab.root:
+            self._write("bin/qemu-system-x86_64", self._wrapper())
+            os.chmod(self.emulator, 0o755)
         if os.path.isdir(_known_capabilities()):
             shutil.copytree(_known_capabilities(), self._capabilities, dirs_exist_ok=True)
         self._mount()
+
+    @property
+    def emulator(self) -> str:
+        name = "qemu-system-x86_64"
+        return os.path.join(self.dir, "bin", name) if self.lab.root else shutil.which(name)
+
+    def _wrapper(self) -> str:
+        words = self.lab.argv("qemu-system-x86_64") + self.lab.firmware()
+        return f'#!/bin/sh\nexec {shlex.join(words)} "$@"\n'
 
     def _mount(self) -> None:
         if not Libvirt._mounted:
@@ -185,6 +199,10 @@ class Libvirt:
                 none = os.path.join(self.dir, "kvm")
                 os.mknod(none, stat.S_IFCHR | 0o600, os.makedev(1, 3))
                 run.run(["mount", "--bind", none, "/dev/kvm"])
+            # A QEMU that finds modules of another build while libvirt probes it aborts.
+            modules = "/usr/lib/x86_64-linux-gnu/qemu"
+            if self.lab.root and os.path.isdir(modules):
+                run.run(["mount", "--bind", self.lab.root + modules, modules])
         for place, ours in FOLDERS.items():
             os.makedirs(place, exist_ok=True)
             run.run(["mount", "--bind", os.path.join(self.dir, ours), place])
@@ -319,7 +337,7 @@ class VirtVm(Vm):
         return (f"<domain type='qemu' xmlns:qemu='{QEMU_NAMESPACE}'><name>{self.name}</name>"
                 f"<uuid>{self.uuid}</uuid><memory unit='MiB'>64</memory><vcpu>1</vcpu>"
                 f"<iothreads>1</iothreads><os><type arch='x86_64' machine='pc'>hvm</type></os>"
-                f"<features><acpi/></features><devices><emulator>{self._emulator()}</emulator>"
+                f"<features><acpi/></features><devices><emulator>{self.host.emulator}</emulator>"
                 f"{disks}{self.devices}<controller type='scsi' model='virtio-scsi'/>"
                 f"<controller type='usb' model='none'/><memballoon model='none'/></devices>"
                 f"<qemu:commandline>{words}</qemu:commandline></domain>")
@@ -335,10 +353,6 @@ class VirtVm(Vm):
                 f"discard='{disk.discard}'{thread}/>"
                 f"<source {source}='{disk.path}'>{disk.options.get('inside', '')}</source>"
                 f"<target dev='{disk.name}' bus='{disk.bus}'/>{boot}</disk>")
-
-    def _emulator(self) -> str:
-        name = "qemu-system-x86_64"
-        return self.lab.path(f"bin/{name}") if self.lab.root else shutil.which(name)
 
     def _command_line(self) -> list[str]:
         words = ["-qmp", f"unix:{self._monitor},server=on,wait=off"]

@@ -178,21 +178,24 @@ owner_of (const LvDomain *lv, const struct stat *st)
   return NULL;
 }
 
-/* What exists is written over: it must be no image of the domain, and nobody else's target. */
+/* What exists (`st`, else NULL) is written over: it must be no image of the domain. Nor may it be
+ * another disk's target, be it there or not. */
 static bool
 check_own (const Begin *begin, guint number, const struct stat *st, TmkError **errp)
 {
   const BackupDisk *disk = g_ptr_array_index (begin->def->disks, number);
-  const DiskDef *owner = owner_of (begin->lv, st);
+  const DiskDef *owner = st != NULL ? owner_of (begin->lv, st) : NULL;
   const char *other = owner != NULL ? owner->target : NULL;
   for (guint i = 0; i < number && other == NULL; i++) {
     const BackupDisk *before = g_ptr_array_index (begin->def->disks, i);
-    if (before->backup && before->store != NULL && is_same_file (st, before->store->path))
+    if (before->backup && before->store != NULL
+        && (g_str_equal (disk->store->path, before->store->path)
+            || (st != NULL && is_same_file (st, before->store->path))))
       other = before->name;
   }
   if (other == NULL)
     return true;
-  error_set (errp, DOMAIN, TMK_ERR_USAGE, 0, "disk '%s': '%s' is %s of disk '%s'", disk->name,
+  error_set (errp, DOMAIN, TMK_ERR_EXISTS, 0, "disk '%s': '%s' is %s of disk '%s'", disk->name,
              disk->store->path, owner != NULL ? "an image" : "the target", other);
   error_hint (errp, "name another file");
   return false;
@@ -208,7 +211,7 @@ check_targets (const Begin *begin, TmkError **errp)
     if (!disk->backup || disk->store == NULL)
       continue;
     bool exists = stat (disk->store->path, &st) == 0;
-    if (exists && !check_own (begin, i, &st, errp))
+    if (!check_own (begin, i, exists ? &st : NULL, errp))
       return false;
     if (disk->store->type != STORAGE_FILE)
       continue;
