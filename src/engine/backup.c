@@ -11,11 +11,8 @@
  * Should this process be killed, the next backup finds either the job (its owner is OWNER) or,
  * behind its end, a checkpoint whose point does not exist; it removes both.
  */
-#include "engine/definition.h"
+#include "engine/backup_priv.h"
 #include "engine/keep.h"
-#include "engine/pipeline.h"
-#include "blk/source.h"
-#include "repo/repository.h"
 #include "util/fsx.h"
 #include "util/testpoint.h"
 
@@ -23,25 +20,6 @@
 
 #define DOMAIN "engine"
 #define OWNER "backup"
-
-typedef struct {
-  TmkDomain *domain; /* borrowed, as are … */
-  TmkRepository *repository;
-  Repo *repo;
-  TmkBackupOptions options; /* … what these point to */
-  int reserved;             /* descriptor, or -1 */
-  gint64 began;             /* monotonic */
-  Look *look;
-  Manifest *manifest;                /* of the selected disks; complete when it is published */
-  TmkDomainDescription *description; /* unless it is a dry run */
-  GPtrArray *left_out; /* of char *: what belongs to the domain and is not in the point */
-  RepoWriter *writer;
-  Pipeline *pipeline;
-  uint64_t pause_us;
-  size_t n_fallbacks;
-  gint64 next_poll;    /* monotonic: when to look after the job */
-  TmkError *job_error; /* why reading was stopped; or NULL */
-} Backup;
 
 static void
 backup_free (Backup *backup)
@@ -58,12 +36,6 @@ backup_free (Backup *backup)
   g_free (backup);
 }
 G_DEFINE_AUTOPTR_CLEANUP_FUNC (Backup, backup_free)
-
-static bool
-is_cancelled (const Backup *backup)
-{
-  return backup->options.cancelled != NULL && backup->options.cancelled (backup->options.data);
-}
 
 /* ---- before ------------------------------------------------------------------------------- */
 
@@ -143,336 +115,6 @@ describe (Backup *backup, TmkError **errp)
   return true;
 }
 
-/* ---- checkpoints -------------------------------------------------------------------------- */
-
-/* Is there to be a new checkpoint on the disk? */
-static bool
-takes_checkpoint (const PlanDisk *plan)
-{
-  return plan->selected && plan->disk->no_checkpoint == NULL;
-}
-
-static bool
-any_takes_checkpoint (const Backup *backup)
-{
-  for (size_t i = 0; i < backup->look->plan->n_disks; i++)
-    if (takes_checkpoint (&backup->look->plan->disks[i]))
-      return true;
-  return false;
-}
-
-/* A new one of the disks that are backed up. Its name says of which repository and point it is. */
-static TmkCheckpointDef *
-new_checkpoint (Backup *backup, TmkError **errp)
-{
-  Manifest *manifest = backup->manifest;
-  if (backup->options.checkpoint != NULL)
-    manifest->checkpoint = g_strdup (backup->options.checkpoint);
-  else
-    manifest->checkpoint = g_strconcat (backup->look->prefix, manifest->id, NULL);
-
-  g_autoptr (GString) xml = g_string_new ("<domaincheckpoint>\n");
-  g_autofree char *name = g_markup_escape_text (manifest->checkpoint, -1);
-  g_string_append_printf (xml, "<name>%s</name>\n<disks>\n", name);
-  for (size_t i = 0; i < backup->look->plan->n_disks; i++) {
-    const PlanDisk *plan = &backup->look->plan->disks[i];
-    g_autofree char *disk = g_markup_escape_text (plan->disk->name, -1);
-    g_string_append_printf (xml, "<disk name='%s' checkpoint='%s'/>\n", disk,
-                            takes_checkpoint (plan) ? "bitmap" : "no");
-  }
-  g_string_append (xml, "</disks>\n</domaincheckpoint>\n");
-  TmkCheckpointDef *def
-      = tmk_checkpoint_def_parse (xml->str, xml->len, "the new checkpoint", TMK_XML_INTERNAL, errp);
-  if (def == NULL)
-    error_hint (errp, "choose another name with --checkpoint");
-  return def;
-}
-
-/* Removes checkpoints of this repository that no backup will start from: those of points that were
- * never published (`orphans`), or those that this point supersedes. A failure is a warning: the
- * next backup tries again. */
-static void
-remove_checkpoints (Backup *backup, bool orphans)
-{
-  g_autoptr (GPtrArray) stale
-      = orphans
-            ? plan_orphans (backup->look->plan, &(PlanRepository){ .prefix = backup->look->prefix,
-                                                                   .points = backup->look->points })
-            : plan_superseded (backup->look->plan, backup->look->prefix,
-                               backup->manifest->checkpoint);
-  for (guint i = 0; i < stale->len; i++) {
-    const PlanStale *entry = g_ptr_array_index (stale, i);
-    const char *disks[] = { entry->disk, NULL };
-    TmkError *err = NULL;
-    if (tmk_domain_checkpoint_delete_from (backup->domain, entry->checkpoint, disks, &err))
-      continue;
-    hv_warn (&backup->options.begin, "checkpoint '%s' of disk '%s' cannot be removed: %s",
-             entry->checkpoint, entry->disk, tmk_error_message (err));
-    tmk_error_free (err);
-  }
-}
-
-/* ---- the job ------------------------------------------------------------------------------ */
-
-/* From here on the guest's writes are kept apart. */
-static bool
-begin (Backup *backup, TmkError **errp)
-{
-  g_autoptr (TmkBackupDef) def
-      = definition_new (backup->look, &backup->options, backup->manifest->id, errp);
-  if (def == NULL)
-    return false;
-  TmkCheckpointDef *checkpoint = NULL;
-  if (!backup->options.no_checkpoint && any_takes_checkpoint (backup)
-      && (checkpoint = new_checkpoint (backup, errp)) == NULL)
-    return false;
-  bool ok = tmk_domain_begin (backup->domain, def, checkpoint, &backup->options.begin, errp);
-  tmk_checkpoint_def_free (checkpoint);
-  return ok;
-}
-
-/* What the point keeps of the job. */
-static bool
-note_job (Backup *backup, TmkError **errp)
-{
-  Manifest *manifest = backup->manifest;
-  TmkJobStatus *status = tmk_domain_job_status (backup->domain, errp);
-  if (status == NULL)
-    return false;
-  manifest->time_us = status->started_us;
-  manifest->quiesced = status->quiesced;
-  backup->pause_us = status->pause_us;
-  tmk_job_status_free (status);
-  manifest->backup_xml = tmk_domain_job_xml (backup->domain, TMK_XML_PUBLIC, errp);
-  if (manifest->backup_xml == NULL)
-    return false;
-  if (manifest->checkpoint == NULL)
-    return true;
-  manifest->checkpoint_xml = tmk_domain_checkpoint_xml (backup->domain, manifest->checkpoint,
-                                                        TMK_CHECKPOINT_NO_DOMAIN, errp);
-  return manifest->checkpoint_xml != NULL;
-}
-
-/* Why the disks could be read no more, and what a user can do: somebody ended the job under us, or
- * QEMU, or the job itself has trouble, of which readers only notice that they fail. */
-static void
-explain_end (Backup *backup, TmkError **errp)
-{
-  TmkJobStatus *status = NULL;
-  if (errp == NULL || is_cancelled (backup)
-      || (status = tmk_domain_job_status (backup->domain, NULL)) == NULL)
-    return;
-  if (status->started_us != backup->manifest->time_us) {
-    /* It is another one, or not remembered. */
-  } else if (status->state == TMK_JOB_CANCELLED || status->state == TMK_JOB_DONE) {
-    g_clear_pointer (errp, tmk_error_free);
-    error_set (errp, DOMAIN, TMK_ERR_FAILED, 0, "somebody ended the job that the backup read from");
-    error_hint (errp, "begin again; 'tidemark end' and 'tidemark abort' are not for a backup that"
-                      " runs: interrupt that instead");
-  } else if (status->state == TMK_JOB_INTERRUPTED) {
-    error_hint (errp, "QEMU has ended; nothing was lost, and the next backup cleans up");
-  } else if (status->error != NULL && strstr (tmk_error_message (*errp), status->error) == NULL) {
-    error_prefix (errp, "%s", status->error);
-    error_hint (errp, "%s", status->hint != NULL ? status->hint : "try again");
-  }
-  tmk_job_status_free (status);
-}
-
-/* Everything as before begin. */
-static void
-take_back (Backup *backup)
-{
-  TmkError *err = NULL;
-  if (tmk_domain_abort (backup->domain, &err))
-    return;
-  if (tmk_error_code (err) != TMK_ERR_NOT_FOUND)
-    hv_warn (&backup->options.begin,
-             "cleaning up failed: %s; the next backup, or 'tidemark abort', tries again",
-             tmk_error_message (err));
-  tmk_error_free (err);
-}
-
-/* ---- reading ------------------------------------------------------------------------------ */
-
-typedef struct {
-  Backup *backup;
-  const ManifestDisk *disk;
-  uint64_t total;
-} Ticking;
-
-static void
-tell (const Ticking *ticking, const PipelineStats *stats, bool finished)
-{
-  const TmkBackupOptions *options = &ticking->backup->options;
-  if (options->progress == NULL)
-    return;
-  TmkBackupProgress progress = {
-    .disk = ticking->disk->name,
-    .done = stats->looked,
-    .total = MAX (ticking->total, stats->looked),
-    .read = stats->read,
-    .added = stats->added,
-    .stored = stats->stored,
-    .finished = finished,
-  };
-  options->progress (&progress, options->data);
-}
-
-#define POLL_US (G_USEC_PER_SEC / 2)
-
-/* Of a domain whose jobs must be looked after while they are read. Readers of a job that has failed
- * need not notice. A poll that fails is no news of the job: its end will tell. */
-static bool
-job_goes_on (Backup *backup)
-{
-  gint64 now = g_get_monotonic_time ();
-  if (!backup->domain->driver->watch_pulls || now < backup->next_poll)
-    return true;
-  backup->next_poll = now + POLL_US;
-  g_autoptr (TmkJobStatus) status = tmk_domain_poll_job (backup->domain, NULL);
-  if (status == NULL || (status->state == TMK_JOB_RUNNING && status->error == NULL))
-    return true;
-  const char *why = status->error;
-  if (why == NULL)
-    why = status->state == TMK_JOB_CANCELLED ? "the job was aborted" : "the job has ended";
-  error_set (&backup->job_error, DOMAIN, TMK_ERR_FAILED, 0, "%s", why);
-  error_hint (&backup->job_error, "%s", status->hint != NULL ? status->hint : "try again");
-  return false;
-}
-
-static bool
-tick (const PipelineStats *stats, void *data)
-{
-  const Ticking *ticking = data;
-  tell (ticking, stats, false);
-  return !is_cancelled (ticking->backup) && job_goes_on (ticking->backup);
-}
-
-static void
-note_stats (const PipelineStats *stats, uint64_t used_before, ManifestDisk *disk)
-{
-  disk->read = stats->read;
-  disk->zero = stats->zero;
-  disk->changed = stats->changed;
-  disk->added = stats->added;
-  disk->stored = stats->stored;
-  disk->used = (uint64_t) ((int64_t) used_before + stats->used);
-}
-
-/* Reads `source` into a tree that begins as the plan's base, or as nothing. */
-static bool
-read_disk (Backup *backup, TmkBlockSource *source, const PlanDisk *plan, bool from_nothing,
-           ManifestDisk *disk, TmkError **errp)
-{
-  static const ObjectId nothing;
-  const ManifestDisk *base = plan->incremental ? plan->base_disk : plan->previous;
-  if (from_nothing)
-    base = NULL;
-  bool only_dirty = plan->incremental && !from_nothing;
-  Ticking ticking = { backup, disk, only_dirty ? plan->expected : disk->size };
-  PipelineStats stats;
-  if (!pipeline_run (backup->pipeline, source, disk->chunk_size, only_dirty,
-                     base != NULL ? &base->root : &nothing, tick, &ticking, &disk->root, &stats,
-                     errp))
-    return false;
-  note_stats (&stats, base != NULL ? base->used : 0, disk);
-  tell (&ticking, &stats, true);
-  return true;
-}
-
-static void
-become_full (Backup *backup, const PlanDisk *plan, const TmkError *why, ManifestDisk *disk)
-{
-  hv_warn (&backup->options.begin,
-           "disk '%s': the point before is damaged, so it is read in full: %s", disk->name,
-           tmk_error_message (why));
-  if (!plan->incremental)
-    return;
-  backup->n_fallbacks++;
-  g_free (disk->mode);
-  disk->mode = g_strdup ("full");
-  g_free (disk->reason);
-  disk->reason = g_strdup_printf ("point %s is damaged", disk->base_point);
-  g_clear_pointer (&disk->base_point, g_free);
-  g_clear_pointer (&disk->base_disk, g_free);
-  g_clear_pointer (&disk->base_checkpoint, g_free);
-}
-
-static bool
-check_source (TmkBlockSource *source, const PlanDisk *plan, const ManifestDisk *disk,
-              TmkError **errp)
-{
-  uint64_t size = tmk_block_source_size (source);
-  if (size != disk->size) {
-    error_set (errp, DOMAIN, TMK_ERR_MISMATCH, 0,
-               "it was resized from %" G_GUINT64_FORMAT " to %" G_GUINT64_FORMAT
-               " bytes as the backup began",
-               disk->size, size);
-    error_hint (errp, "try again");
-    return false;
-  }
-  if (plan->incremental && !tmk_block_source_has_dirty (source)) {
-    error_set (errp, DOMAIN, TMK_ERR_INTERNAL, 0, "the export does not tell what has changed");
-    return false;
-  }
-  return true;
-}
-
-static bool
-copy_disk (Backup *backup, const PlanDisk *plan, ManifestDisk *disk, TmkError **errp)
-{
-  /* A connection that is lost is a job that is lost, or a QEMU: there is nothing to come back to.
-   */
-  TmkNbdOptions nbd
-      = { .request_size = pipeline_request_size (disk->chunk_size), .no_reconnect = true };
-  g_autoptr (TmkBlockSource) source = tmk_domain_open_disk (backup->domain, disk->name, &nbd, errp);
-  if (source == NULL || !check_source (source, plan, disk, errp))
-    return false;
-  TmkError *err = NULL;
-  bool ok = read_disk (backup, source, plan, false, disk, &err);
-  if (!ok && tmk_error_code (err) == TMK_ERR_DAMAGED
-      && (plan->incremental || plan->previous != NULL)) {
-    become_full (backup, plan, err, disk);
-    tmk_error_free (g_steal_pointer (&err));
-    ok = read_disk (backup, source, plan, true, disk, &err);
-  }
-  if (!ok && backup->job_error != NULL && !is_cancelled (backup)) {
-    tmk_error_free (err); /* reading was cancelled for it */
-    err = g_steal_pointer (&backup->job_error);
-  }
-  error_propagate (errp, err);
-  return ok;
-}
-
-/* Whose fault it was. What cannot be opened names its disk already. */
-static void
-name_disk (const ManifestDisk *disk, TmkError **errp)
-{
-  if (errp == NULL || *errp == NULL || tmk_error_code (*errp) == TMK_ERR_CANCELLED)
-    return;
-  g_autofree char *named = g_strdup_printf ("disk '%s'", disk->name);
-  if (!g_str_has_prefix (tmk_error_message (*errp), named))
-    error_prefix (errp, "%s", named);
-}
-
-static bool
-copy_disks (Backup *backup, TmkError **errp)
-{
-  size_t n = 0;
-  for (size_t i = 0; i < backup->look->plan->n_disks; i++) {
-    const PlanDisk *plan = &backup->look->plan->disks[i];
-    if (!plan->selected)
-      continue;
-    if (!copy_disk (backup, plan, &backup->manifest->disks[n], errp)) {
-      name_disk (&backup->manifest->disks[n], errp);
-      return false;
-    }
-    n++;
-  }
-  return pipeline_finish (backup->pipeline, errp)
-         && repo_writer_publish_index (backup->writer, errp);
-}
-
 /* ---- publishing --------------------------------------------------------------------------- */
 
 /* The pull has ended well, and the new checkpoint stands. Without its point it is of no use. */
@@ -489,7 +131,7 @@ publish (Backup *backup, TmkError **errp)
     if (!plan->selected)
       continue;
     manifest->disks[n++].checkpoint
-        = takes_checkpoint (plan) ? g_strdup (manifest->checkpoint) : NULL;
+        = backup_takes_checkpoint (plan) ? g_strdup (manifest->checkpoint) : NULL;
   }
   testpoint ("publish");
   if (repo_writer_commit (backup->writer, manifest, errp)) {
@@ -508,19 +150,19 @@ publish (Backup *backup, TmkError **errp)
 static bool
 run (Backup *backup, TmkError **errp)
 {
-  if (!begin (backup, errp))
+  if (!backup_begin (backup, errp))
     return false;
   if (!keep_files (backup->description, backup->pipeline, repo_config (backup->repo)->chunk_size,
                    backup->manifest, backup->left_out, errp)
-      || !note_job (backup, errp) || !copy_disks (backup, errp)
+      || !backup_note_job (backup, errp) || !backup_copy_disks (backup, errp)
       || !tmk_domain_end (backup->domain, errp)) {
-    explain_end (backup, errp);
-    take_back (backup);
+    backup_explain_end (backup, errp);
+    backup_take_back (backup);
     return false;
   }
   if (!publish (backup, errp))
     return false;
-  remove_checkpoints (backup, false);
+  backup_remove_checkpoints (backup, false);
   return true;
 }
 
@@ -529,7 +171,7 @@ run (Backup *backup, TmkError **errp)
 static bool
 was_cancelled (void *data)
 {
-  return is_cancelled (data);
+  return backup_is_cancelled (data);
 }
 
 static Backup *
@@ -652,7 +294,7 @@ tmk_backup (TmkDomain *domain, TmkRepository *repository, const TmkBackupOptions
   if (backup->options.dry_run)
     return to_result (backup);
   point_id_new (backup->manifest->id);
-  remove_checkpoints (backup, true);
+  backup_remove_checkpoints (backup, true);
   backup->writer = repo_writer_new (backup->repo, errp);
   if (backup->writer == NULL)
     return NULL;
