@@ -298,6 +298,18 @@ export_copies (Begin *begin, TmkError **errp)
   return true;
 }
 
+/* A checkpoint is known again by its time, which is shortly before the job's (engine/plan_search).
+ * libvirt sets it when it begins to begin, and may take long. */
+#define CHECKPOINT_BEFORE_JOB_S 4
+
+static void
+note_instant (Begin *begin, gint64 checkpoint_made)
+{
+  json_int_t latest = (checkpoint_made + CHECKPOINT_BEFORE_JOB_S) * G_USEC_PER_SEC;
+  if (checkpoint_made > 0 && (json_int_t) jsonx_uint (begin->record, "started_us") > latest)
+    json_object_set_new (begin->record, "started_us", json_integer (latest));
+}
+
 /* libvirt's own view of what it does, from here on. */
 static bool
 confirm (Begin *begin, TmkError **errp)
@@ -319,11 +331,9 @@ confirm (Begin *begin, TmkError **errp)
       && lv_job_socket_is_served (socket)) /* we may be in another network namespace */
     json_object_set_new (begin->record, "served", json_true ());
   json_object_set_new (begin->record, "phase", json_string ("running"));
-  if (!parsed || !lv_job_write (lv, begin->record, errp))
-    return false;
   if (begin->checkpoint != NULL)
-    lv_keep_checkpoint (lv, begin->checkpoint->name);
-  return true;
+    note_instant (begin, lv_keep_checkpoint (lv, begin->checkpoint->name));
+  return parsed && lv_job_write (lv, begin->record, errp);
 }
 
 /* Nothing has changed. */

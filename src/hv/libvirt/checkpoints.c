@@ -266,13 +266,15 @@ live_checkpoint_xml (LvDomain *lv, const char *name, unsigned flags, TmkError **
   return text;
 }
 
-void
+gint64
 lv_keep_checkpoint (LvDomain *lv, const char *name)
 {
   g_auto (virDomainCheckpointPtr) checkpoint = look_up (lv, name);
   g_autoptr (TmkCheckpointDef) def = checkpoint != NULL ? read_def (checkpoint, false) : NULL;
-  if (def != NULL) /* without it the checkpoint is found by its bitmaps */
-    (void) state_write_checkpoint (lv->state, def, NULL);
+  if (def == NULL) /* without it the checkpoint is found by its bitmaps */
+    return 0;
+  (void) state_write_checkpoint (lv->state, def, NULL);
+  return def->creation_time;
 }
 
 /* --- making and deleting --------------------------------------------------------------------- */

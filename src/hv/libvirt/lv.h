@@ -87,8 +87,9 @@ bool live_checkpoint_purge (LvDomain *lv, const char *name, TmkError **errp);
  * them, of which libvirt does not know, goes. */
 void lv_drop_images_job (LvDomain *lv);
 
-/* Writes libvirt's description of a checkpoint down, for when the domain is shut off. */
-void lv_keep_checkpoint (LvDomain *lv, const char *name);
+/* Writes libvirt's description of a checkpoint down, for when the domain is shut off. Returns when
+ * it was made: seconds since the epoch, 0 where that is not known. */
+gint64 lv_keep_checkpoint (LvDomain *lv, const char *name);
 
 /* --- hv/libvirt/offline.c -------------------------------------------------------------------- */
 
