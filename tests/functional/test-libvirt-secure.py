@@ -78,7 +78,8 @@ def test_encrypted_disks(lab: Lab) -> None:
         wait_until(made, 30, "an encrypted image")
         return path
 
-    vda = Disk("vda", encrypted(lab.path("vda.qcow2")), Model(SIZE, 1 << 16), options={"inside": luks})
+    vda = Disk("vda", encrypted(lab.path("vda.qcow2")), Model(SIZE, 1 << 16),
+               options={"inside": luks})
     vm = host.vm([vda, lab.disk("vdb", SIZE)])
     repo = Repository(lab)
     for mode in ("full", "incremental", "incremental"):
