@@ -13,8 +13,8 @@
 #define OLDEST_TRIED 70200 /* QEMU, as in HvFacts */
 #define AGENT_TIMEOUT_MS 5000
 #define LITTLE (64u << 20)
-#define SHARE 10 /* of a disk: what a guest may well overwrite while it is read is one of so many  \
-                  */
+/* Of a disk: what a guest may well overwrite while it is read is one of so many. */
+#define SHARE 10
 
 void
 check_qemu (Check *self)

@@ -266,8 +266,8 @@ tmk_libvirt_define (const char *uri, const char *xml, char **name, TmkError **er
   g_auto (virConnectPtr) connection = connection_open (uri, errp);
   if (connection == NULL || !check_new (connection, xml, errp))
     return false;
-  g_auto (virDomainPtr) domain
-      = virDomainDefineXMLFlags (connection, xml, VIR_DOMAIN_DEFINE_VALIDATE);
+  /* Not validated once more: the document was libvirt's own. */
+  g_auto (virDomainPtr) domain = virDomainDefineXMLFlags (connection, xml, 0);
   if (domain == NULL) {
     connection_set_error (errp, "libvirt does not define the domain");
     return false;
