@@ -34,6 +34,9 @@ cache=${TIDEMARK_CACHE:-$here/build/debian}
 mkdir -p "$cache/$suite"
 cache=$(cd "$cache/$suite" && pwd)
 name=$what-$(echo "$*" | tr ' ' '_')
+if [ ${#name} -gt 200 ]; then # longer names than 255 bytes cannot be had
+  name=$what-$1-and-more-$(echo "$*" | sha256sum | cut -c 1-16)
+fi
 root=$cache/$name
 stamp=$root.done
 
