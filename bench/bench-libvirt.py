@@ -67,6 +67,7 @@ class Bench(Meter):
         self.fast = fast
         self.size = 2 * size
         touch_memory(lab.dir, ROOM * size)
+        self.room = 2 * size
         disk = make_disk(lab, self.files, size)
         lab.tool("cp", "--sparse=always", disk.path, lab.path("theirs.qcow2"))
         # The images seen elsewhere: what lies in /dev is a device to the lab, in /dev/shm too. The

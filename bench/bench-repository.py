@@ -56,6 +56,7 @@ class Bench(Meter):
         self.socket = os.path.join(lab.sockets, "peer")
         self.uri = f"nbd+unix:///vda?socket={self.socket}"
         touch_memory(lab.dir, ROOM * size)
+        self.room = 2 * size
         self.disk = make_disk(lab, self.files, size)
         self.size = 2 * size
         self.vm = lab.vm([self.disk], paused=True)
