@@ -2,6 +2,8 @@
 /* hv/libvirt/status.c: what is told of a job, and how its disks are read, and how it is ended. */
 #include "hv/libvirt/job.h"
 
+#include "hv/export_uri.h"
+
 #include <string.h>
 
 #define DOMAIN "libvirt"
@@ -149,20 +151,6 @@ live_job_xml (LvDomain *lv, unsigned flags, TmkError **errp)
 
 /* --- reading --------------------------------------------------------------------------------- */
 
-static char *
-export_uri (const BackupServer *server, const char *export_name)
-{
-  const char *tls = server->tls == 1 ? "s" : "";
-  g_autofree char *name = g_uri_escape_string (export_name, NULL, FALSE);
-  if (server->transport == BACKUP_SERVER_UNIX) {
-    g_autofree char *socket = g_uri_escape_string (server->socket, "/", FALSE);
-    return g_strdup_printf ("nbd%s+unix:///%s?socket=%s", tls, name, socket);
-  }
-  bool is_ipv6 = strchr (server->name, ':') != NULL;
-  return g_strdup_printf ("nbd%s://%s%s%s:%u/%s", tls, is_ipv6 ? "[" : "", server->name,
-                          is_ipv6 ? "]" : "", server->port, name);
-}
-
 TmkBlockSource *
 live_open_disk (LvDomain *lv, const char *name, const TmkNbdOptions *options, TmkError **errp)
 {
@@ -186,7 +174,7 @@ live_open_disk (LvDomain *lv, const char *name, const TmkNbdOptions *options, Tm
     context = g_strdup ("qemu:allocation-depth");
   else if (bitmap != NULL)
     context = g_strconcat ("qemu:dirty-bitmap:", bitmap, NULL);
-  g_autofree char *uri = export_uri (def->server, export_name);
+  g_autofree char *uri = hv_export_uri (def->server, export_name);
   TmkNbdOptions own = *options;
   own.dirty_context = context;
   TmkBlockSource *source = tmk_block_source_open_nbd (uri, &own, errp);

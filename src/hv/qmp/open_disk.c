@@ -7,23 +7,11 @@
  */
 #include "hv/qmp/job.h"
 
+#include "hv/export_uri.h"
+
 #include <string.h>
 
 #define DOMAIN "hv"
-
-static char *
-export_uri (const BackupServer *server, const char *export_name)
-{
-  const char *tls = server->tls == 1 ? "s" : "";
-  g_autofree char *name = g_uri_escape_string (export_name, NULL, FALSE);
-  if (server->transport == BACKUP_SERVER_UNIX) {
-    g_autofree char *socket = g_uri_escape_string (server->socket, "/", FALSE);
-    return g_strdup_printf ("nbd%s+unix:///%s?socket=%s", tls, name, socket);
-  }
-  bool is_ipv6 = strchr (server->name, ':') != NULL;
-  return g_strdup_printf ("nbd%s://%s%s%s:%u/%s", tls, is_ipv6 ? "[" : "", server->name,
-                          is_ipv6 ? "]" : "", server->port, name);
-}
 
 /* The record of the pull that is exported now, or NULL with an error. */
 static json_t *
@@ -82,7 +70,7 @@ machine_open_disk (TmkDomain *domain, const char *name, const TmkNbdOptions *opt
   const char *bitmap = jsonx_string (disk, "exportbitmap");
   g_autofree char *context
       = bitmap != NULL ? g_strconcat ("qemu:dirty-bitmap:", bitmap, NULL) : NULL;
-  g_autofree char *uri = export_uri (def->server, jsonx_string (disk, "export"));
+  g_autofree char *uri = hv_export_uri (def->server, jsonx_string (disk, "export"));
   TmkNbdOptions own = *options;
   own.dirty_context = context;
   TmkBlockSource *source = tmk_block_source_open_nbd (uri, &own, errp);
