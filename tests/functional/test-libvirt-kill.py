@@ -61,6 +61,24 @@ def test_program_killed_while_it_is_shut_off(lab: Lab) -> None:
 
 
 @test(timeout=180)
+def test_program_killed_and_then_shut_off(lab: Lab) -> None:
+    """What the job left is put away when nothing runs any more, too."""
+    scene = Scene(lab)
+    for killed in (False, True):
+        child = scene.slow()
+        child.kill()
+        child.wait()
+        if killed:
+            scene.vm.kill()
+        else:
+            scene.vm.quit()
+        scene.prove("full" if killed else "incremental")
+        scene.vm.start()
+        scene.prove()
+    scene.repo.check_all()
+
+
+@test(timeout=180)
 def test_interrupted(lab: Lab) -> None:
     """Ctrl-C cleans up at once: nothing is left even without a next backup."""
     scene = Scene(lab)

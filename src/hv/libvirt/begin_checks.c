@@ -45,15 +45,8 @@ begin_make_way (LvDomain *lv, TmkError **errp)
     error_hint (errp, "end it with 'tidemark end' or 'tidemark abort', or wait for it");
     return false;
   }
-  if (record != NULL) {
-    lv_job_look (lv, record);
-    if (!lv_job_stop (lv, record, errp))
-      return false;
-    if (!lv_job_has_result (record))
-      lv_job_set_result (record, "cancelled", NULL);
-    if (!lv_job_settle (lv, record, errp))
-      return false;
-  }
+  if (record != NULL && !lv_job_put_away (lv, record, errp))
+    return false;
   if (lv_job_is_stranger (lv, NULL)) {
     error_set (errp, DOMAIN, TMK_ERR_BUSY, 0, "libvirt runs a backup job that is not tidemark's");
     error_hint (errp, "wait for it, or end it with 'virsh domjobabort %s'", lv->name);

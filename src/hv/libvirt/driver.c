@@ -198,6 +198,12 @@ begin (TmkDomain *domain, const TmkBackupDef *def, const TmkCheckpointDef *check
     lv_leave (lv);
     return ok;
   }
+  if (lv_has_record (lv)) {
+    bool ok = lv_enter (lv, errp) && lv_job_put_away_left (lv, errp);
+    lv_leave (lv);
+    if (!ok)
+      return false;
+  }
   return lv_begin_images (lv, def, checkpoint, options, errp);
 }
 

@@ -485,3 +485,23 @@ lv_job_settle (LvDomain *lv, json_t *record, TmkError **errp)
   return state_write (lv->state, "libvirt-last", record, errp)
          && state_remove (lv->state, "libvirt-job", errp);
 }
+
+bool
+lv_job_put_away (LvDomain *lv, json_t *record, TmkError **errp)
+{
+  lv_job_look (lv, record);
+  if (!lv_job_stop (lv, record, errp))
+    return false;
+  if (!lv_job_has_result (record))
+    lv_job_set_result (record, "cancelled", NULL);
+  return lv_job_settle (lv, record, errp);
+}
+
+bool
+lv_job_put_away_left (LvDomain *lv, TmkError **errp)
+{
+  TmkError *err = NULL;
+  g_autoptr (json_t) record = lv_job_read (lv, &err);
+  error_propagate (errp, err);
+  return record != NULL ? lv_job_put_away (lv, record, errp) : err == NULL;
+}

@@ -62,6 +62,9 @@ TmkError *lv_job_late_failure (LvDomain *lv);
  */
 bool lv_job_settle (LvDomain *lv, json_t *record, TmkError **errp);
 
+/* Ends the job if it is there, whatever it was doing, and tidies up behind it. */
+bool lv_job_put_away (LvDomain *lv, json_t *record, TmkError **errp);
+
 /* The result as an error; NULL where it ended well. */
 TmkError *lv_job_error (const json_t *record);
 

@@ -117,6 +117,10 @@ TmkBlockSource *live_open_disk (LvDomain *lv, const char *disk, const TmkNbdOpti
 bool live_end (LvDomain *lv, TmkError **errp);
 bool live_abort (LvDomain *lv, TmkError **errp);
 
+/* Puts away what is left of a job that was begun while the domain ran, if there is anything. With
+ * the state's lock. */
+bool lv_job_put_away_left (LvDomain *lv, TmkError **errp);
+
 /* Is there something to tell, or to clean up, of a job that was begun while the domain ran? */
 bool lv_has_record (LvDomain *lv);
 
