@@ -103,7 +103,7 @@ def _cpio(entries: dict[str, tuple[int, bytes]]) -> bytes:
 class Linux:
     """The material, and a machine with it; `disks` have a file system after `format`."""
 
-    def __init__(self, lab: Lab) -> None:
+    def __init__(self, lab: Lab, init: str = INIT, modules: tuple[str, ...] = MODULES) -> None:
         lab.need("mke2fs", "e2fsck", "debugfs")
         # The package of whatever kernel is newest has nothing but a link that names it.
         meta = _fetch("linux-image-cloud-amd64", "busybox-static")
@@ -116,11 +116,11 @@ class Linux:
         self.kernel = glob.glob(f"{root}/boot/vmlinuz-*")[0]
         self.initrd = lab.path("initrd")
         self._boots = 0
-        init = INIT.replace("MODULES", " ".join(MODULES)).replace("KEPT", str(KEPT))
+        init = init.replace("MODULES", " ".join(modules)).replace("KEPT", str(KEPT))
         entries = {"bin": (0o40755, b""), "init": (0o100755, init.encode())}
         with open(f"{meta}/bin/busybox", "rb") as program:
             entries["bin/busybox"] = (0o100755, program.read())
-        for module in MODULES:
+        for module in modules:
             path, = glob.glob(f"{root}/lib/modules/*/kernel/drivers/*/{module}.ko")
             with open(path, "rb") as content:
                 entries[f"{module}.ko"] = (0o100644, content.read())

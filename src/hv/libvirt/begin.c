@@ -232,6 +232,7 @@ start (Begin *begin, TmkError **errp)
   unsigned flags = begin->options->reuse_external ? VIR_DOMAIN_BACKUP_BEGIN_REUSE_EXTERNAL : 0;
   guint64 frozen_us = 0;
   LvFreeze *freeze = lv_freeze (lv, begin->options);
+  testpoint ("libvirt-frozen");
   bool ok = virDomainBackupBegin (lv->dom, xml, checkpoint, flags) == 0;
   TmkError *err = NULL;
   if (!ok)
