@@ -44,7 +44,7 @@ def test_killed_at_every_step(lab: Lab) -> None:
 @test(timeout=120)
 def test_killed_and_started(lab: Lab) -> None:
     """What a killed backup of powered-off disks left is no trouble for the machine; nor if its
-    daemon is killed with it, which may cost the bitmaps where they were just being changed."""
+    daemon is killed with it. Either may cost the bitmaps where they were just being changed."""
     vm = lab.vm([lab.disk("vda", SIZE), lab.disk("vdb", SIZE)])
     repo, xml = Repository(lab), domain_xml(lab, vm)
     change(lab, vm.disks, vm, 20)
@@ -73,7 +73,11 @@ def test_killed_and_started(lab: Lab) -> None:
         change(lab, vm.disks, vm)
         point = repo.backup(vm, "--domain-xml", xml)
         for disk in point.report["disks"]:
-            assert disk["mode"] == "incremental" or hard, disk
+            if disk["mode"] != "incremental":
+                # The daemon ends with the program, and where it was just about to change bitmaps
+                # it may not have stored them: that is noticed, and costs a full read.
+                diag(f"round {number}{', daemon killed' if hard else ''}: {disk['reason']}")
+                assert hard or "inconsistent" in disk["reason"], disk
         repo.assert_tidy(vm)
         repo.check(point)
     vm.quit()
