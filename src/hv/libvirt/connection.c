@@ -266,8 +266,9 @@ tmk_libvirt_define (const char *uri, const char *xml, char **name, TmkError **er
   g_auto (virConnectPtr) connection = connection_open (uri, errp);
   if (connection == NULL || !check_new (connection, xml, errp))
     return false;
-  /* Not validated once more: the document was libvirt's own. */
-  g_auto (virDomainPtr) domain = virDomainDefineXMLFlags (connection, xml, 0);
+  /* Validated: what this libvirt does not know it would silently leave out. */
+  g_auto (virDomainPtr) domain
+      = virDomainDefineXMLFlags (connection, xml, VIR_DOMAIN_DEFINE_VALIDATE);
   if (domain == NULL) {
     connection_set_error (errp, "libvirt does not define the domain");
     return false;
