@@ -133,6 +133,21 @@ state_unlock (State *state)
   state->lock_fd = -1;
 }
 
+int
+state_reserve (State *state, TmkError **errp)
+{
+  g_autofree char *path = state_file (state, "reserved");
+  TmkError *err = NULL;
+  int fd = fsx_lock (path, 0, &err);
+  if (fd < 0 && tmk_error_code (err) == TMK_ERR_BUSY) {
+    tmk_error_free (g_steal_pointer (&err));
+    error_set (errp, "hv", TMK_ERR_BUSY, 0, "another backup of this domain is under way");
+    error_hint (errp, "try again when it has ended; see 'tidemark status'");
+  }
+  error_propagate (errp, err);
+  return fd;
+}
+
 static char *
 document_path (State *state, const char *name)
 {

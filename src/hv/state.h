@@ -41,6 +41,10 @@ void state_free (State *state);
 bool state_lock (State *state, unsigned timeout_ms, TmkError **errp);
 void state_unlock (State *state);
 
+/* Takes what a backup holds as long as it lasts, for hv_reserve(): a descriptor for fsx_unlock(),
+ * or -1, with TMK_ERR_BUSY where another process has it. */
+int state_reserve (State *state, TmkError **errp);
+
 /* A document of the domain: "job", "last" or "pending". NULL without an error where there is
  * none. */
 json_t *state_read (State *state, const char *name, TmkError **errp);

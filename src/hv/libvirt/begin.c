@@ -7,6 +7,8 @@
  */
 #include "hv/libvirt/begin.h"
 
+#include "hv/qmp/own_socket.h"
+#include "hv/qmp/record.h"
 #include "hv/qmp/staging.h"
 #include "util/fsx.h"
 #include "util/testpoint.h"
@@ -62,10 +64,7 @@ choose_server (Begin *begin)
 {
   if (!begin->def->pull || begin->def->server != NULL)
     return;
-  const char *runtime = geteuid () == 0 ? "/run" : g_getenv ("XDG_RUNTIME_DIR");
-  if (runtime == NULL || !g_path_is_absolute (runtime) || access (runtime, W_OK | X_OK) != 0)
-    runtime = g_get_tmp_dir ();
-  begin->folder = g_strdup_printf ("%s/tidemark-%s", runtime, begin->id);
+  begin->folder = g_strdup_printf ("%s/tidemark-%s", own_socket_base_folder (), begin->id);
   BackupServer *server = g_new0 (BackupServer, 1);
   server->transport = BACKUP_SERVER_UNIX;
   server->tls = -1;
@@ -180,7 +179,7 @@ write_down (Begin *begin, TmkError **errp)
                          jsonx_string_or_null (begin->def->server->socket));
   json_object_set_new (begin->record, "folder", jsonx_string_or_null (begin->folder));
   json_object_set_new (
-      begin->record, "checkpoint",
+      begin->record, "checkpoint_name",
       jsonx_string_or_null (begin->checkpoint != NULL ? begin->checkpoint->name : NULL));
   set_definition (begin, begin->def);
   return lv_job_write (begin->lv, begin->record, errp);
@@ -331,7 +330,7 @@ confirm (Begin *begin, TmkError **errp)
   if (socket != NULL
       && lv_job_socket_is_served (socket)) /* we may be in another network namespace */
     json_object_set_new (begin->record, "served", json_true ());
-  json_object_set_new (begin->record, "phase", json_string ("running"));
+  record_set_phase (begin->record, "running");
   if (begin->checkpoint != NULL)
     note_instant (begin, lv_keep_checkpoint (lv, begin->checkpoint->name));
   return parsed && lv_job_write (lv, begin->record, errp);

@@ -2,6 +2,7 @@
 /* hv/libvirt/begin_checks.c: see hv/libvirt/begin.h. */
 #include "hv/libvirt/begin.h"
 
+#include "hv/qmp/record.h"
 #include "util/fsx.h"
 
 #include <string.h>
@@ -39,8 +40,7 @@ begin_make_way (LvDomain *lv, TmkError **errp)
     error_propagate (errp, err);
     return false;
   }
-  bool starting = g_strcmp0 (jsonx_string (record, "phase"), "starting") == 0;
-  if (record != NULL && !starting && lv_job_is_there (lv, record)) {
+  if (record != NULL && !record_in_phase (record, "starting") && lv_job_is_there (lv, record)) {
     error_set (errp, DOMAIN, TMK_ERR_BUSY, 0, "a backup job runs already");
     error_hint (errp, "end it with 'tidemark end' or 'tidemark abort', or wait for it");
     return false;

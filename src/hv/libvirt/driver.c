@@ -125,6 +125,14 @@ lv_disk_by_name (const LvDomain *lv, const char *name)
 
 /* --- the way to the parts -------------------------------------------------------------------- */
 
+/* Behind an operation that was done with the lock: `ok` is its result. */
+static bool
+left (LvDomain *lv, bool ok)
+{
+  lv_leave (lv);
+  return ok;
+}
+
 static const TmkDomainDef *
 lv_def (TmkDomain *domain)
 {
@@ -134,17 +142,7 @@ lv_def (TmkDomain *domain)
 static int
 lv_reserve (TmkDomain *domain, TmkError **errp)
 {
-  LvDomain *lv = (LvDomain *) domain;
-  g_autofree char *path = state_file (lv->state, "reserved");
-  TmkError *err = NULL;
-  int fd = fsx_lock (path, 0, &err);
-  if (fd < 0 && tmk_error_code (err) == TMK_ERR_BUSY) {
-    tmk_error_free (g_steal_pointer (&err));
-    error_set (errp, DOMAIN, TMK_ERR_BUSY, 0, "another backup of this domain is under way");
-    error_hint (errp, "try again when it has ended; see 'tidemark status'");
-  }
-  error_propagate (errp, err);
-  return fd;
+  return state_reserve (((LvDomain *) domain)->state, errp);
 }
 
 static bool
@@ -191,19 +189,10 @@ begin (TmkDomain *domain, const TmkBackupDef *def, const TmkCheckpointDef *check
   LvDomain *lv = (LvDomain *) domain;
   if (!lv_look (lv, errp))
     return false;
-  if (lv->active) {
-    if (!lv_enter (lv, errp))
-      return false;
-    bool ok = live_begin (lv, def, checkpoint, options, errp);
-    lv_leave (lv);
-    return ok;
-  }
-  if (lv_has_record (lv)) {
-    bool ok = lv_enter (lv, errp) && lv_job_put_away_left (lv, errp);
-    lv_leave (lv);
-    if (!ok)
-      return false;
-  }
+  if (lv->active)
+    return lv_enter (lv, errp) && left (lv, live_begin (lv, def, checkpoint, options, errp));
+  if (!lv_enter (lv, errp) || !left (lv, lv_job_put_away_left (lv, errp)))
+    return false;
   return lv_begin_images (lv, def, checkpoint, options, errp);
 }
 
@@ -277,13 +266,8 @@ end (TmkDomain *domain, TmkError **errp)
   LvDomain *lv = (LvDomain *) domain;
   if (!lv_look (lv, errp))
     return false;
-  if (is_live_job (lv)) {
-    if (!lv_enter (lv, errp))
-      return false;
-    bool ok = live_end (lv, errp);
-    lv_leave (lv);
-    return ok;
-  }
+  if (is_live_job (lv))
+    return lv_enter (lv, errp) && left (lv, live_end (lv, errp));
   TmkDomain *images = lv_images (lv, errp);
   if (images == NULL || !tmk_domain_end (images, errp))
     return false;
@@ -300,13 +284,8 @@ abort_job (TmkDomain *domain, TmkError **errp)
   LvDomain *lv = (LvDomain *) domain;
   if (!lv_look (lv, errp))
     return false;
-  if (is_live_job (lv)) {
-    if (!lv_enter (lv, errp))
-      return false;
-    bool ok = live_abort (lv, errp);
-    lv_leave (lv);
-    return ok;
-  }
+  if (is_live_job (lv))
+    return lv_enter (lv, errp) && left (lv, live_abort (lv, errp));
   TmkDomain *images = lv_images (lv, errp);
   return images != NULL && tmk_domain_abort (images, errp);
 }
@@ -330,13 +309,8 @@ checkpoint_create (TmkDomain *domain, const TmkCheckpointDef *def, unsigned flag
   LvDomain *lv = (LvDomain *) domain;
   if (!lv_look (lv, errp))
     return false;
-  if (lv->active) {
-    if (!lv_enter (lv, errp))
-      return false;
-    bool ok = live_checkpoint_create (lv, def, flags, name, errp);
-    lv_leave (lv);
-    return ok;
-  }
+  if (lv->active)
+    return lv_enter (lv, errp) && left (lv, live_checkpoint_create (lv, def, flags, name, errp));
   char *made = NULL;
   if (!lv_create_on_images (lv, def, flags, &made, errp))
     return false;
@@ -365,13 +339,8 @@ checkpoint_delete (TmkDomain *domain, const char *name, bool children, TmkError 
   LvDomain *lv = (LvDomain *) domain;
   if (!lv_look (lv, errp))
     return false;
-  if (lv->active) {
-    if (!lv_enter (lv, errp))
-      return false;
-    bool ok = live_checkpoint_delete (lv, name, children, errp);
-    lv_leave (lv);
-    return ok;
-  }
+  if (lv->active)
+    return lv_enter (lv, errp) && left (lv, live_checkpoint_delete (lv, name, children, errp));
   TmkDomain *images = lv_images (lv, errp);
   if (images == NULL || !tmk_domain_checkpoint_delete (images, name, children, errp))
     return false;
@@ -386,13 +355,8 @@ checkpoint_delete_from (TmkDomain *domain, const char *name, const char *const *
   LvDomain *lv = (LvDomain *) domain;
   if (!lv_look (lv, errp))
     return false;
-  if (lv->active) {
-    if (!lv_enter (lv, errp))
-      return false;
-    bool ok = live_checkpoint_delete_from (lv, name, from, errp);
-    lv_leave (lv);
-    return ok;
-  }
+  if (lv->active)
+    return lv_enter (lv, errp) && left (lv, live_checkpoint_delete_from (lv, name, from, errp));
   TmkDomain *images = lv_images (lv, errp);
   if (images == NULL || !tmk_domain_checkpoint_delete_from (images, name, from, errp))
     return false;
@@ -408,11 +372,7 @@ checkpoint_adopt (TmkDomain *domain, const char *name, const char *const *on, Tm
     return false;
   if (!lv->active)
     return true; /* the images show what they have */
-  if (!lv_enter (lv, errp))
-    return false;
-  bool ok = live_checkpoint_adopt (lv, name, on, errp);
-  lv_leave (lv);
-  return ok;
+  return lv_enter (lv, errp) && left (lv, live_checkpoint_adopt (lv, name, on, errp));
 }
 
 /* --- opening --------------------------------------------------------------------------------- */

@@ -2,6 +2,7 @@
 /* hv/libvirt/job.c: see hv/libvirt/job.h. */
 #include "hv/libvirt/job.h"
 
+#include "hv/qmp/record.h"
 #include "hv/qmp/staging.h"
 #include "util/fsx.h"
 
@@ -108,13 +109,7 @@ set_disk_states (json_t *record, const char *state)
 void
 lv_job_set_result (json_t *record, const char *state, const TmkError *err)
 {
-  json_t *result = json_pack ("{s:s}", "state", state);
-  if (err != NULL) {
-    json_object_set_new (result, "code", json_string (tmk_error_code_name (tmk_error_code (err))));
-    json_object_set_new (result, "message", jsonx_string_or_null (tmk_error_message (err)));
-    json_object_set_new (result, "hint", jsonx_string_or_null (tmk_error_hint (err)));
-  }
-  json_object_set_new (record, "result", result);
+  record_set_result (record, state, err);
   set_disk_states (record, g_str_equal (state, "done") ? "complete" : state);
 }
 
@@ -462,7 +457,7 @@ drop_from_images (LvDomain *lv, const char *name, TmkError **errp)
 static bool
 drop_checkpoint (LvDomain *lv, const json_t *record, TmkError **errp)
 {
-  const char *name = jsonx_string (record, "checkpoint");
+  const char *name = jsonx_string (record, "checkpoint_name");
   if (name == NULL)
     return true;
   return lv->active ? live_checkpoint_purge (lv, name, errp) : drop_from_images (lv, name, errp);
@@ -480,21 +475,27 @@ lv_job_settle (LvDomain *lv, json_t *record, TmkError **errp)
   if ((!done || lv_job_is_staged (record)) && !remove_targets (record, errp))
     return false;
   remove_folder (record);
-  json_object_set_new (record, "phase", json_string ("ended"));
+  record_set_phase (record, "ended");
   json_object_set_new (record, "ended_us", json_integer (g_get_real_time ()));
   return state_write (lv->state, "libvirt-last", record, errp)
          && state_remove (lv->state, "libvirt-job", errp);
 }
 
 bool
-lv_job_put_away (LvDomain *lv, json_t *record, TmkError **errp)
+lv_job_cancel (LvDomain *lv, json_t *record, TmkError **errp)
 {
-  lv_job_look (lv, record);
   if (!lv_job_stop (lv, record, errp))
     return false;
   if (!lv_job_has_result (record))
     lv_job_set_result (record, "cancelled", NULL);
   return lv_job_settle (lv, record, errp);
+}
+
+bool
+lv_job_put_away (LvDomain *lv, json_t *record, TmkError **errp)
+{
+  lv_job_look (lv, record);
+  return lv_job_cancel (lv, record, errp);
 }
 
 bool

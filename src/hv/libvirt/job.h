@@ -5,13 +5,14 @@
  *
  *   format 1, id, owner, pull, phase, started_us, ended_us, quiesced, frozen_us,
  *   staged, exported, pidfile (of a staged pull), folder (of our own socket), socket, served,
- *   definition (aligned, internal form), checkpoint,
+ *   definition (aligned, internal form), checkpoint_name,
  *   disks: [{name, mode, incremental, target, block, made, format, size, export, exportbitmap,
  *            depth, state, done, total, room}],
  *   result: {state: done|failed|cancelled, code, message, hint}     once it is known
  *
  * Phases: `starting` (libvirt is being asked: if nobody is doing that, take it back), `running`,
- * `ended` (in the last one only). The state's lock is held by whoever changes it.
+ * `ended` (in the last one only). The state's lock is held by whoever changes it. What is told of
+ * it has the names that hv/qmp/record.h knows.
  */
 #pragma once
 
@@ -62,7 +63,11 @@ TmkError *lv_job_late_failure (LvDomain *lv);
  */
 bool lv_job_settle (LvDomain *lv, json_t *record, TmkError **errp);
 
-/* Ends the job if it is there, whatever it was doing, and tidies up behind it. */
+/* Ends the job if it is there, and tidies up behind it; it was cancelled unless its result says
+ * otherwise. */
+bool lv_job_cancel (LvDomain *lv, json_t *record, TmkError **errp);
+
+/* The same of one that may have ended by itself. */
 bool lv_job_put_away (LvDomain *lv, json_t *record, TmkError **errp);
 
 /* The result as an error; NULL where it ended well. */

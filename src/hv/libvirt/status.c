@@ -3,6 +3,7 @@
 #include "hv/libvirt/job.h"
 
 #include "hv/export_uri.h"
+#include "hv/qmp/record.h"
 
 #include <string.h>
 
@@ -10,71 +11,28 @@
 
 /* --- telling --------------------------------------------------------------------------------- */
 
+/* A job that has ended by itself has a result before it is put away. */
 static TmkJobState
-state_of (const json_t *record, bool there)
+state_of (const json_t *record)
 {
   const char *state = jsonx_string (json_object_get (record, "result"), "state");
-  const char *phase = jsonx_string (record, "phase");
-  if (g_strcmp0 (phase, "starting") == 0)
+  if (record_in_phase (record, "starting"))
     return TMK_JOB_INTERRUPTED;
   if (state == NULL)
-    return there ? TMK_JOB_RUNNING : TMK_JOB_INTERRUPTED;
+    return TMK_JOB_RUNNING;
   if (g_str_equal (state, "done"))
     return TMK_JOB_DONE;
   return g_str_equal (state, "failed") ? TMK_JOB_FAILED : TMK_JOB_CANCELLED;
 }
 
-static const TmkJobDisk *
-show_disk (HvArena *arena, const json_t *from)
-{
-  TmkJobDisk *disk = hv_arena_alloc (arena, sizeof *disk);
-  disk->name = hv_arena_string (arena, jsonx_string (from, "name"));
-  disk->mode = hv_arena_string (arena, jsonx_string (from, "mode"));
-  disk->incremental = hv_arena_string (arena, jsonx_string (from, "incremental"));
-  disk->target = hv_arena_string (arena, jsonx_string (from, "target"));
-  disk->format = hv_arena_string (arena, jsonx_string (from, "format"));
-  disk->state = hv_arena_string (arena, jsonx_string (from, "state"));
-  disk->export_name = hv_arena_string (arena, jsonx_string (from, "export"));
-  disk->export_bitmap = hv_arena_string (arena, jsonx_string (from, "exportbitmap"));
-  disk->done = jsonx_uint (from, "done");
-  disk->total = jsonx_uint (from, "total");
-  disk->room = jsonx_uint (from, "room");
-  return disk;
-}
-
 static TmkJobStatus *
 show (const json_t *record)
 {
-  HvJobStatus *status = g_new0 (HvJobStatus, 1);
-  HvArena *arena = status->arena = hv_arena_new ();
-  TmkJobStatus *shown = &status->public_part;
-  shown->clients = -1;
-  if (record == NULL)
-    return shown;
-  const json_t *result = json_object_get (record, "result");
-  const json_t *disks = json_object_get (record, "disks");
-  shown->state = state_of (record, true);
-  shown->id = hv_arena_string (arena, jsonx_string (record, "id"));
-  shown->owner = hv_arena_string (arena, jsonx_string (record, "owner"));
-  shown->pull = jsonx_bool (record, "pull");
-  shown->checkpoint = hv_arena_string (arena, jsonx_string (record, "checkpoint"));
-  shown->started_us = (int64_t) jsonx_uint (record, "started_us");
-  shown->ended_us = (int64_t) jsonx_uint (record, "ended_us");
-  shown->quiesced = jsonx_bool (record, "quiesced");
-  shown->frozen_us = jsonx_uint (record, "frozen_us");
-  shown->error = hv_arena_string (arena, jsonx_string (result, "message"));
-  shown->hint = hv_arena_string (arena, jsonx_string (result, "hint"));
-  const TmkJobDisk **list = hv_arena_alloc (arena, json_array_size (disks) * sizeof *list);
-  size_t i;
-  json_t *disk;
-  json_array_foreach (disks, i, disk) {
-    list[i] = show_disk (arena, disk);
-    shown->done += list[i]->done;
-    shown->total += list[i]->total;
-  }
-  shown->n_disks = json_array_size (disks);
-  shown->disks = list;
-  return shown;
+  TmkJobStatus *status = record_to_status (record);
+  status->clients = -1; /* libvirt does not tell */
+  if (record != NULL)
+    status->state = state_of (record);
+  return status;
 }
 
 static void
@@ -102,12 +60,6 @@ read_any (LvDomain *lv, TmkError **errp)
   return record;
 }
 
-static bool
-is_starting (const json_t *record)
-{
-  return g_strcmp0 (jsonx_string (record, "phase"), "starting") == 0;
-}
-
 TmkJobStatus *
 live_job_status (LvDomain *lv, bool act, TmkError **errp)
 {
@@ -117,8 +69,7 @@ live_job_status (LvDomain *lv, bool act, TmkError **errp)
     error_propagate (errp, err);
     return NULL;
   }
-  bool there = record != NULL && g_strcmp0 (jsonx_string (record, "phase"), "ended") != 0;
-  if (there && !is_starting (record)) {
+  if (record != NULL && record_in_phase (record, "running")) {
     lv_job_look (lv, record);
     if (act)
       lv_job_watch (lv, record);
@@ -203,11 +154,7 @@ bool
 live_abort (LvDomain *lv, TmkError **errp)
 {
   g_autoptr (json_t) record = read_for_ending (lv, errp);
-  if (record == NULL || !lv_job_stop (lv, record, errp))
-    return false;
-  if (!lv_job_has_result (record))
-    lv_job_set_result (record, "cancelled", NULL);
-  return lv_job_settle (lv, record, errp);
+  return record != NULL && lv_job_cancel (lv, record, errp);
 }
 
 /* A disk whose size changed while it was copied is in no state it ever was in. */
@@ -263,7 +210,7 @@ live_end (LvDomain *lv, TmkError **errp)
     error_hint (errp, "wait for it with 'tidemark wait', or cancel it with 'tidemark abort'");
     return false;
   }
-  if (is_starting (record)) {
+  if (record_in_phase (record, "starting")) {
     error_set (errp, DOMAIN, TMK_ERR_FAILED, 0, "the job was cut off as it began");
     error_hint (errp, "'tidemark abort' cleans up");
     return false;

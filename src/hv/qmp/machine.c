@@ -407,15 +407,7 @@ machine_reserve (TmkDomain *domain, TmkError **errp)
   QmpMachine *machine = (QmpMachine *) domain;
   if (!machine_enter (machine, ENTER_LIVE, errp))
     return -1;
-  g_autofree char *path = state_file (machine->state, "reserved");
-  TmkError *err = NULL;
-  int fd = fsx_lock (path, 0, &err);
-  if (fd < 0 && tmk_error_code (err) == TMK_ERR_BUSY) {
-    tmk_error_free (g_steal_pointer (&err));
-    error_set (errp, "hv", TMK_ERR_BUSY, 0, "another backup of this domain is under way");
-    error_hint (errp, "try again when it has ended; see 'tidemark status'");
-  }
-  error_propagate (errp, err);
+  int fd = state_reserve (machine->state, errp);
   machine_leave (machine);
   return fd;
 }
