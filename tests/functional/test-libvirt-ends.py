@@ -4,12 +4,42 @@ by virsh), the backup says what happened and what to do, and the next one cleans
 exact. A job is not hurt by what libvirt refuses meanwhile, and a saved domain not by a backup."""
 from __future__ import annotations
 
+import os
 import signal
+import socket as sockets
+import stat
+import xml.etree.ElementTree as ElementTree
 
-from lab import Lab, diag, main, test
+from lab import Lab, diag, main, test, wait_until
 from pull import Pull
 from repository import check_words
 from virtscene import Scene
+
+
+@test(timeout=120)
+def test_whose_socket(lab: Lab) -> None:
+    """A libvirt that can take the socket of the backup is given it, another has QEMU make it; only
+    QEMU's user and we can reach it, and it ends with QEMU."""
+    scene = Scene(lab)
+    release = tuple(map(int, lab.tool("virsh", "--version").out.strip().split(".")))
+    for killed in (False, True):
+        child = scene.slow()
+        server = ElementTree.fromstring(scene.vm.job()).find("server")
+        diag(f"libvirt {release}: {server.attrib}")
+        assert server.get("transport") == ("fd" if release >= (11, 3) else "unix"), server.attrib
+        [folder] = scene.folders()
+        folder = os.path.join("/run", folder)
+        state = os.stat(folder)
+        assert stat.S_IMODE(state.st_mode) == 0o700, oct(state.st_mode)
+        assert state.st_uid == scene.host.user.pw_uid
+        if killed:
+            scene.vm.kill()
+            with sockets.socket(sockets.AF_UNIX) as client:
+                assert client.connect_ex(os.path.join(folder, "nbd")) != 0
+        _, err = child.communicate(timeout=60)
+        assert child.returncode == (1 if killed else 0), err
+        assert scene.folders() == []
+    scene.prove("")
 
 
 @test(timeout=240)
@@ -103,6 +133,51 @@ def test_ended_by_virsh(lab: Lab) -> None:
             scene.vm.start()
         scene.prove("")
     scene.prove()
+    scene.repo.check_all()
+
+
+@test(timeout=180)
+def test_guest_shuts_down(lab: Lab) -> None:
+    """A libvirt that can keeps the domain until its backup has ended; with others the backup says
+    that it has gone."""
+    keeps = "--preserve-domain-on-shutdown" in lab.tool("virsh", "help", "backup-begin").out
+    diag(f"libvirt keeps the domain: {keeps}")
+    scene = Scene(lab, switch=True)
+    vm = scene.vm
+    child = scene.slow()
+    scene.switch_off()
+    if keeps:
+        wait_until(lambda: vm.state() == "paused", 20)
+    _, err = child.communicate(timeout=60)
+    diag(f"exit {child.returncode}: {err.strip()}")
+    assert child.returncode == (0 if keeps else 1), err
+    if keeps:
+        for disk in vm.disks:
+            lab.compare(scene.repo.restore(f"{vm.name}/latest", disk.name), disk.model, "qcow2")
+    else:
+        check_words(err, "has ended", "shut off")
+    vm.wait_end(20)
+    assert vm.state() == "shut off"
+    scene.prove("incremental" if keeps else "")
+    vm.start()
+    scene.prove()
+    # Of a pull the exports stay, too, until it is ended.
+    pull = Pull(lab, vm)
+    models = {disk.name: disk.model.snapshot() for disk in vm.disks}
+    pull.begin("c1")
+    scene.switch_off()
+    if keeps:
+        wait_until(lambda: vm.state() == "paused", 20)
+        for name, model in models.items():
+            pull.compare(name, model)
+        lab.tidemark("end", *vm.domain)
+        vm.wait_end(20)
+    else:
+        vm.wait_end(20)
+        said = lab.tidemark("end", *vm.domain, check=False)
+        diag(f"end: {said.rc}: {said.err.strip()}")
+    pull.assert_no_files()
+    scene.prove("incremental" if keeps else "")
     scene.repo.check_all()
 
 

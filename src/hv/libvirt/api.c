@@ -20,6 +20,9 @@ find_functions (void *library)
     return #name;
   LV_API_FUNCTIONS (LV_API_FIND)
 #undef LV_API_FIND
+#define LV_API_FIND(name) *(void **) &lv_api.name##_ = dlsym (library, #name);
+  LV_API_NEW_FUNCTIONS (LV_API_FIND)
+#undef LV_API_FIND
   *(void **) &lv_api.auth_default = dlsym (library, "virConnectAuthPtrDefault");
   return lv_api.auth_default != NULL ? NULL : "virConnectAuthPtrDefault";
 }

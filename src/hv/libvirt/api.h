@@ -20,6 +20,7 @@ bool lv_api_load (TmkError **errp);
 /* clang-format off */
 #define LV_API_FUNCTIONS(X) \
   X (virConnectClose) \
+  X (virConnectGetLibVersion) \
   X (virConnectGetType) \
   X (virConnectGetVersion) \
   X (virConnectIsAlive) \
@@ -64,11 +65,20 @@ bool lv_api_load (TmkError **errp);
   X (virTypedParamsGetBoolean) \
   X (virTypedParamsGetInt) \
   X (virTypedParamsGetString)
+
+/* Those of newer releases; NULL where the library lacks them. */
+#define LV_API_NEW_FUNCTIONS(X) \
+  X (virDomainFDAssociate)
 /* clang-format on */
+
+/* What the headers of older releases lack. Source: libvirt's reference, virDomainBackupBeginFlags.
+ */
+#define LV_BACKUP_BEGIN_PRESERVE_SHUTDOWN_DOMAIN (1u << 1)
 
 typedef struct {
 #define LV_API_MEMBER(name) __typeof__ (&(name)) name##_;
   LV_API_FUNCTIONS (LV_API_MEMBER)
+  LV_API_NEW_FUNCTIONS (LV_API_MEMBER)
 #undef LV_API_MEMBER
   virConnectAuthPtr *auth_default;
 } LvApi;
@@ -77,6 +87,7 @@ extern LvApi lv_api;
 
 #ifndef LV_API_DECLARATIONS_ONLY
 #  define virConnectClose lv_api.virConnectClose_
+#  define virConnectGetLibVersion lv_api.virConnectGetLibVersion_
 #  define virConnectGetType lv_api.virConnectGetType_
 #  define virConnectGetVersion lv_api.virConnectGetVersion_
 #  define virConnectIsAlive lv_api.virConnectIsAlive_
@@ -95,6 +106,7 @@ extern LvApi lv_api;
 #  define virDomainCheckpointListAllChildren lv_api.virDomainCheckpointListAllChildren_
 #  define virDomainCheckpointLookupByName lv_api.virDomainCheckpointLookupByName_
 #  define virDomainDefineXMLFlags lv_api.virDomainDefineXMLFlags_
+#  define virDomainFDAssociate lv_api.virDomainFDAssociate_
 #  define virDomainFSFreeze lv_api.virDomainFSFreeze_
 #  define virDomainFSThaw lv_api.virDomainFSThaw_
 #  define virDomainFree lv_api.virDomainFree_

@@ -7,18 +7,13 @@
  */
 #include "hv/libvirt/begin.h"
 
-#include "hv/qmp/own_socket.h"
 #include "hv/qmp/record.h"
 #include "hv/qmp/staging.h"
 #include "util/fsx.h"
 #include "util/testpoint.h"
 
-#include <errno.h>
-#include <pwd.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #define DOMAIN "libvirt"
 
@@ -30,67 +25,11 @@ begin_clear (Begin *begin)
   tmk_checkpoint_def_free (begin->checkpoint);
   g_free (begin->folder);
   json_decref (begin->record);
+  begin_end_passing (begin);
 }
 G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC (Begin, begin_clear)
 
 /* --- preparing ------------------------------------------------------------------------------- */
-
-/* QEMU's user, as the running domain's `<seclabel model='dac'>` has it; ours where there is none.
- * It is "+64055:+64055" or has names. */
-static bool
-qemu_user (const LvDomain *lv, uid_t *uid)
-{
-  g_autoptr (GRegex) regex
-      = g_regex_new ("<seclabel[^>]*model='dac'[^>]*>\\s*<label>\\+?([^:<]+)", 0, 0, NULL);
-  g_autoptr (GMatchInfo) match = NULL;
-  if (!g_regex_match (regex, lv->xml, 0, &match))
-    return false;
-  g_autofree char *user = g_match_info_fetch (match, 1);
-  char *end;
-  unsigned long number = strtoul (user, &end, 10);
-  if (*user != '\0' && *end == '\0') {
-    *uid = (uid_t) number;
-    return true;
-  }
-  const struct passwd *entry = getpwnam (user);
-  if (entry != NULL)
-    *uid = entry->pw_uid;
-  return entry != NULL;
-}
-
-/* The user's own where the definition names one; else one that nobody else can reach. */
-static void
-choose_server (Begin *begin)
-{
-  if (!begin->def->pull || begin->def->server != NULL)
-    return;
-  begin->folder = g_strdup_printf ("%s/tidemark-%s", own_socket_base_folder (), begin->id);
-  BackupServer *server = g_new0 (BackupServer, 1);
-  server->transport = BACKUP_SERVER_UNIX;
-  server->tls = -1;
-  server->socket = g_build_filename (begin->folder, "nbd", NULL);
-  begin->def->server = server;
-}
-
-static bool
-make_folder (const Begin *begin, TmkError **errp)
-{
-  uid_t uid = 0;
-  if (begin->folder == NULL)
-    return true;
-  if (mkdir (begin->folder, 0700) != 0) {
-    error_set_errno (errp, DOMAIN, errno, "cannot make the folder '%s' for the NBD server's socket",
-                     begin->folder);
-    error_hint (errp, "name a socket in the definition: <server transport='unix' socket='/…'/>");
-    return false;
-  }
-  if (geteuid () != 0 || !qemu_user (begin->lv, &uid)
-      || chown (begin->folder, uid, (gid_t) -1) == 0)
-    return true;
-  error_set_errno (errp, DOMAIN, errno, "cannot give '%s' to QEMU's user", begin->folder);
-  error_hint (errp, "name a socket in the definition: <server transport='unix' socket='/…'/>");
-  return false;
-}
 
 static bool
 align (Begin *begin, const TmkBackupDef *def, const TmkCheckpointDef *checkpoint, TmkError **errp)
@@ -187,11 +126,17 @@ write_down (Begin *begin, TmkError **errp)
 
 /* --- doing ----------------------------------------------------------------------------------- */
 
-/* What libvirt is asked for: of a staged pull, to write the scratch images. */
+/* What libvirt is asked for: of a staged pull, to write the scratch images; of another, to serve at
+ * the socket that it was given. */
 static TmkBackupDef *
 definition_for_libvirt (const Begin *begin)
 {
   TmkBackupDef *def = tmk_backup_def_copy (begin->def);
+  if (begin->fdgroup != NULL) {
+    def->server->transport = BACKUP_SERVER_FD;
+    def->server->fdgroup = g_strdup (begin->fdgroup);
+    g_clear_pointer (&def->server->socket, g_free);
+  }
   if (!begin->staged)
     return def;
   def->pull = FALSE;
@@ -220,19 +165,61 @@ set_refused (TmkError **errp)
 }
 
 static bool
-start (Begin *begin, TmkError **errp)
+ask_libvirt (const Begin *begin, unsigned flags)
 {
-  LvDomain *lv = begin->lv;
   g_autoptr (TmkBackupDef) def = definition_for_libvirt (begin);
   char *xml = tmk_backup_def_format (def, TMK_XML_PUBLIC);
   char *checkpoint = begin->checkpoint != NULL
                          ? tmk_checkpoint_def_format (begin->checkpoint, TMK_CHECKPOINT_NO_DOMAIN)
                          : NULL;
+  bool ok = virDomainBackupBegin (begin->lv->dom, xml, checkpoint, flags) == 0;
+  tmk_free (xml);
+  tmk_free (checkpoint);
+  return ok;
+}
+
+/* Does libvirt's last error say that it does not understand what it was asked? It has done nothing
+ * then. */
+static bool
+is_not_understood (void)
+{
+  int code = virGetLastErrorCode ();
+  return code == VIR_ERR_INVALID_ARG || code == VIR_ERR_XML_ERROR
+         || code == VIR_ERR_XML_INVALID_SCHEMA || code == VIR_ERR_CONFIG_UNSUPPORTED;
+}
+
+#define SINCE_PRESERVING 11010000
+
+/* Newer releases can keep a domain whose guest shuts down until the job has ended, and take a
+ * socket. One that is new enough is asked for it and may refuse; an older one is not, for it would
+ * write its refusal to its log each time. */
+static bool
+ask_for_the_most (Begin *begin)
+{
   unsigned flags = begin->options->reuse_external ? VIR_DOMAIN_BACKUP_BEGIN_REUSE_EXTERNAL : 0;
+  if (connection_is_since (begin->lv->connection, SINCE_PRESERVING)) {
+    if (ask_libvirt (begin, flags | LV_BACKUP_BEGIN_PRESERVE_SHUTDOWN_DOMAIN))
+      return true;
+    if (!is_not_understood ())
+      return false;
+  }
+  if (ask_libvirt (begin, flags))
+    return true;
+  if (begin->fdgroup == NULL || !is_not_understood ())
+    return false;
+  begin_take_socket_back (begin);
+  return ask_libvirt (begin, flags);
+}
+
+static bool
+start (Begin *begin, TmkError **errp)
+{
+  LvDomain *lv = begin->lv;
   guint64 frozen_us = 0;
+  begin_pass_socket (begin);
   LvFreeze *freeze = lv_freeze (lv, begin->options);
   testpoint ("libvirt-frozen");
-  bool ok = virDomainBackupBegin (lv->dom, xml, checkpoint, flags) == 0;
+  bool ok = ask_for_the_most (begin);
   TmkError *err = NULL;
   if (!ok)
     set_refused (&err);
@@ -241,9 +228,8 @@ start (Begin *begin, TmkError **errp)
     json_object_set_new (begin->record, "quiesced", json_true ());
     json_object_set_new (begin->record, "frozen_us", json_integer ((json_int_t) frozen_us));
   }
+  begin_end_passing (begin);
   testpoint ("libvirt-begun");
-  tmk_free (xml);
-  tmk_free (checkpoint);
   error_propagate (errp, err);
   return ok;
 }
@@ -310,6 +296,15 @@ note_instant (Begin *begin, gint64 checkpoint_made)
     json_object_set_new (begin->record, "started_us", json_integer (latest));
 }
 
+/* Of a socket that it was given libvirt knows no path. */
+static void
+show_own_server (const Begin *begin, TmkBackupDef *def)
+{
+  g_clear_pointer (&def->server->fdgroup, g_free);
+  def->server->transport = BACKUP_SERVER_UNIX;
+  def->server->socket = g_strdup (begin->def->server->socket);
+}
+
 /* libvirt's own view of what it does, from here on. */
 static bool
 confirm (Begin *begin, TmkError **errp)
@@ -323,6 +318,9 @@ confirm (Begin *begin, TmkError **errp)
                                   : NULL;
   bool parsed = def != NULL || xml == NULL; /* a short push has ended by now */
   free (xml);
+  if (def != NULL && def->server != NULL && def->server->transport == BACKUP_SERVER_FD
+      && begin->folder != NULL)
+    show_own_server (begin, def);
   if (def != NULL)
     set_definition (begin, def);
   tmk_backup_def_free (def);
@@ -363,11 +361,11 @@ live_begin (LvDomain *lv, const TmkBackupDef *def, const TmkCheckpointDef *check
   begin.staged = begin_must_be_staged (&begin);
   if (!begin_check (&begin, errp))
     return false;
-  choose_server (&begin);
+  begin_choose_server (&begin);
   if (!write_down (&begin, errp))
     return false;
   testpoint ("libvirt-written-down");
-  if (make_folder (&begin, errp) && start (&begin, errp) && confirm (&begin, errp))
+  if (begin_make_folder (&begin, errp) && start (&begin, errp) && confirm (&begin, errp))
     return true;
   take_back (&begin);
   return false;

@@ -13,7 +13,29 @@ typedef struct {
   char *folder;                 /* of our own socket, or NULL */
   bool staged;
   json_t *record;
+
+  /* a socket that libvirt has from us: its name there, and the connection that keeps it; or NULL */
+  char *fdgroup;
+  virConnectPtr bearer;
 } Begin;
+
+/* --- hv/libvirt/begin_server.c: where a pull's NBD server listens -------------------------------
+ */
+
+/* Chooses a place where the definition names none. */
+void begin_choose_server (Begin *begin);
+
+/* Makes the folder of the place chosen, for QEMU's user. */
+bool begin_make_folder (const Begin *begin, TmkError **errp);
+
+/* Listens there and passes the socket to libvirt, if it takes it: then `fdgroup` is set. */
+void begin_pass_socket (Begin *begin);
+
+/* Leaves the listening to QEMU after all. */
+void begin_take_socket_back (Begin *begin);
+
+/* The job has what it needs, or will never be. */
+void begin_end_passing (Begin *begin);
 
 /* --- hv/libvirt/begin_checks.c: may it begin? They change nothing, but for what is left over.
  * ----- */

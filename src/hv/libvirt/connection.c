@@ -155,6 +155,13 @@ connection_open (const char *uri, TmkError **errp)
   return NULL;
 }
 
+bool
+connection_is_since (virConnectPtr connection, unsigned long release)
+{
+  unsigned long version = 0;
+  return virConnectGetLibVersion (connection, &version) == 0 && version >= release;
+}
+
 virDomainPtr
 connection_find (virConnectPtr connection, const char *name, TmkError **errp)
 {

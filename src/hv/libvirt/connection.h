@@ -11,6 +11,10 @@
 /* Connects; `uri` as in <tidemark/libvirt.h>. Release with virConnectClose(). */
 virConnectPtr connection_open (const char *uri, TmkError **errp);
 
+/* Is libvirt there (not the library here) of that release or a later one? As libvirt counts them:
+ * 11003000 is 11.3.0. */
+bool connection_is_since (virConnectPtr connection, unsigned long release);
+
 /* Turns libvirt's last error into one of ours. `format` says what could not be done. */
 void connection_set_error (TmkError **errp, const char *format, ...) G_GNUC_PRINTF (2, 3);
 
