@@ -61,11 +61,14 @@ typedef struct {
 typedef struct {
   /* The new point; of a dry run what it would be: no id, and `read` is what is expected. */
   const TmkPoint *point;
+  bool powered_off;  /* there was no guest */
   uint64_t pause_us; /* how long the guest was held */
   uint64_t elapsed_us;
-  size_t n_fallbacks;          /* disks that were incremental before and fell back to full */
-  size_t n_skipped;            /* disks that cannot be backed up, … */
-  const char *const *skipped;  /* "vdb: why" */
+  size_t n_fallbacks;         /* disks that were incremental before and fell back to full */
+  size_t n_skipped;           /* disks that cannot be backed up, … */
+  const char *const *skipped; /* "vdb: why" */
+  size_t n_missed;            /* those of them that are not TmkDiskInfo.aside */
+  const char *const *missed;
   size_t n_left_out;           /* what belongs to the domain but is not in the point: … */
   const char *const *left_out; /* "nvram 'OVMF_VARS.fd': why" */
 } TmkBackupResult;

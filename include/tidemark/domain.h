@@ -53,6 +53,9 @@ typedef struct {
   /* The file that holds the passphrase of an image encrypted with LUKS (it, and images below it);
    * one newline at its end is not part of it. NULL: none. */
   const char *secret;
+  /* Instead of a file, the passphrase itself; a copy is kept until tmk_domain_free(). */
+  const void *passphrase;
+  size_t passphrase_len;
 } TmkImage;
 
 /* Opens the disks of a domain that is powered off, `n_images` (at least one) of them, by way of a
@@ -113,6 +116,7 @@ typedef struct {
   bool read_only, removable, empty, firmware, iothread;
   bool eligible;       /* can it be backed up? */
   const char *why_not; /* if not, why; else NULL */
+  bool aside;          /* nobody misses it then: an empty drive, a CD, firmware, … */
   unsigned chain;      /* images in the backing chain */
   /* Their paths, top first: those of files and devices, absolute; NULL for what is neither. */
   size_t n_images;
@@ -169,6 +173,7 @@ typedef struct {
   uint64_t done, total;         /* bytes, all disks */
   uint64_t speed;               /* bytes/s since the last look of this process (or the start) */
   uint64_t pause_us;            /* how long the disks were held still at the job's instant */
+  bool powered_off;             /* there was no guest */
   bool quiesced;                /* the guest's file systems were frozen at the job's instant … */
   uint64_t frozen_us;           /* … for how long */
   const char *error, *hint; /* of a failed job, or a running pull that cannot end well; or NULL */

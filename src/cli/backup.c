@@ -104,38 +104,14 @@ on_progress (const TmkBackupProgress *now, void *data)
 
 /* ---- the result ---------------------------------------------------------------------------- */
 
-/* What is no disk to back up by its nature (an empty drive, a CD, firmware) is not missed. */
-static bool
-is_missed (const TmkDiskList *disks, const char *skipped)
-{
-  for (size_t i = 0; disks != NULL && i < disks->n_disks; i++) {
-    const TmkDiskInfo *disk = disks->disks[i];
-    size_t len = strlen (disk->name);
-    if (strncmp (skipped, disk->name, len) == 0 && skipped[len] == ':')
-      return !(disk->empty || disk->read_only || disk->removable || disk->firmware
-               || disk->qdev == NULL);
-  }
-  return true;
-}
-
 /* Says what went less well than it could have. True: anything did. */
 static bool
-warn_about (TmkDomain *domain, const BackupArgs *given, const TmkBackupResult *result)
+warn_about (const BackupArgs *given, const TmkBackupResult *result)
 {
-  bool any = false;
-  g_autoptr (TmkDiskList) disks = NULL;
-  if (result->n_skipped > 0)
-    disks = tmk_domain_disks (domain, NULL); /* without it all count as missed */
-  for (size_t i = 0; i < result->n_skipped; i++) {
-    if (!is_missed (disks, result->skipped[i]))
-      continue;
-    fprintf (stderr, "tidemark: warning: disk %s: not backed up\n", result->skipped[i]);
-    any = true;
-  }
-  for (size_t i = 0; i < result->n_left_out; i++) {
+  for (size_t i = 0; i < result->n_missed; i++)
+    fprintf (stderr, "tidemark: warning: disk %s: not backed up\n", result->missed[i]);
+  for (size_t i = 0; i < result->n_left_out; i++)
     fprintf (stderr, "tidemark: warning: %s: not in the point\n", result->left_out[i]);
-    any = true;
-  }
   if (result->n_fallbacks > 0) {
     const char *verb = given->dry_run ? "would be" : "was";
     fprintf (stderr,
@@ -145,25 +121,10 @@ warn_about (TmkDomain *domain, const BackupArgs *given, const TmkBackupResult *r
              result->n_fallbacks == 1 ? verb
              : given->dry_run         ? "would be"
                                       : "were");
-    any = true;
   }
-  return any;
-}
-
-/* That the guest's file systems were not frozen, as was asked for, has been said. What is shut off
- * is at rest. */
-static bool
-missed_quiesce (const CliArgs *args, const BackupArgs *given, const TmkBackupResult *result)
-{
-  if (!given->quiesce || given->dry_run || result->point->quiesced)
-    return false;
-  TmkDomainEntries *entries = args->domain != NULL ? tmk_libvirt_list (args->connect, NULL) : NULL;
-  bool runs = true;
-  for (size_t i = 0; entries != NULL && i < entries->n_domains; i++)
-    if (g_strcmp0 (entries->domains[i]->uuid, result->point->uuid) == 0)
-      runs = entries->domains[i]->running;
-  tmk_domain_entries_free (entries);
-  return runs;
+  bool unquiesced = given->quiesce && !given->dry_run && !result->point->quiesced
+                    && !result->powered_off; /* which has been said */
+  return result->n_missed + result->n_left_out + result->n_fallbacks > 0 || unquiesced;
 }
 
 static json_t *
@@ -244,7 +205,7 @@ backup (const CliArgs *args, const BackupArgs *given, TmkBackupOptions *options)
     rc = cli_fail (args, err);
     return cli_interrupted () ? EXIT_INTERRUPTED : rc;
   }
-  bool warned = warn_about (domain, given, result);
+  bool warned = warn_about (given, result);
   if (args->json)
     cli_print_json (result_json (given, result));
   else if (given->dry_run)
@@ -253,7 +214,7 @@ backup (const CliArgs *args, const BackupArgs *given, TmkBackupOptions *options)
     printf ("%s\n", result->point->id);
   else
     print_result (result, args->images != NULL);
-  return warned || missed_quiesce (args, given, result) ? EXIT_WARNINGS : EXIT_DONE;
+  return warned ? EXIT_WARNINGS : EXIT_DONE;
 }
 
 /* ---- the options --------------------------------------------------------------------------- */

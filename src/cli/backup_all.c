@@ -373,11 +373,9 @@ exit_code (const All *all, bool warned)
 bool
 backup_all_is_diskless (const TmkDiskList *disks)
 {
-  for (size_t i = 0; i < disks->n_disks; i++) {
-    const TmkDiskInfo *disk = disks->disks[i];
-    if (!disk->empty && !disk->read_only && !disk->removable && !disk->firmware)
+  for (size_t i = 0; i < disks->n_disks; i++)
+    if (!disks->disks[i]->aside)
       return false;
-  }
   return true;
 }
 

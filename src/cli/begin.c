@@ -259,7 +259,8 @@ begin (const CliArgs *args, BeginArgs *given)
     cli_print_json (cli_job_json (status));
   else
     rc = print_definition (args, domain);
-  return rc == EXIT_DONE && given->quiesce && !status->quiesced ? EXIT_WARNINGS : rc;
+  bool unquiesced = given->quiesce && !status->quiesced && !status->powered_off;
+  return rc == EXIT_DONE && unquiesced ? EXIT_WARNINGS : rc;
 }
 
 int

@@ -11,6 +11,8 @@ source_free (gpointer data)
   g_free (source->path);
   g_free (source->format);
   g_free (source->data_store_path);
+  g_free (source->secret_uuid);
+  g_free (source->secret_usage);
   g_free (source);
 }
 
@@ -60,6 +62,8 @@ domain_def_copy (const TmkDomainDef *def)
       DiskSourceDef *image = disk_def_add_source (to, source->type, source->path, source->format);
       image->index = source->index;
       image->luks = source->luks;
+      image->secret_uuid = g_strdup (source->secret_uuid);
+      image->secret_usage = g_strdup (source->secret_usage);
       image->data_store_path = g_strdup (source->data_store_path);
     }
   }

@@ -15,6 +15,8 @@ typedef struct {
   char *format;          /* or NULL */
   unsigned index;        /* `<source index=>`, 0: none */
   gboolean luks;         /* encrypted so; the format is then what lies within, or around */
+  char *secret_uuid;     /* libvirt's secret with its passphrase, by uuid … or NULL */
+  char *secret_usage;    /* … or by what it is for; or NULL */
   char *data_store_path; /* `<dataStore>`: the file holding a qcow2's data, or NULL */
 } DiskSourceDef;
 

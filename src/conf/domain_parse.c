@@ -156,12 +156,18 @@ read_data_store (const xmlNode *parent, const char *origin, DiskSourceDef *image
 }
 
 /* `<encryption format='luks'>`, within `<source>` or, as libvirt wrote it once, within `<disk>`. */
-static gboolean
-is_luks (const xmlNode *disk, const xmlNode *source)
+static void
+read_encryption (DiskSourceDef *image, const xmlNode *disk, const xmlNode *source)
 {
-  g_autofree char *within = child_attr (source, "encryption", "format");
-  g_autofree char *beside = child_attr (disk, "encryption", "format");
-  return g_strcmp0 (within, "luks") == 0 || g_strcmp0 (beside, "luks") == 0;
+  const xmlNode *encryption = source != NULL ? xml_child (source, "encryption") : NULL;
+  if (encryption == NULL)
+    encryption = xml_child (disk, "encryption");
+  g_autofree char *format = encryption != NULL ? xml_attr_full (encryption, "format") : NULL;
+  image->luks = g_strcmp0 (format, "luks") == 0;
+  if (!image->luks)
+    return;
+  image->secret_uuid = child_attr (encryption, "secret", "uuid");
+  image->secret_usage = child_attr (encryption, "secret", "usage");
 }
 
 static bool
@@ -176,7 +182,7 @@ read_active (DiskDef *disk, const xmlNode *node, const char *origin, TmkError **
     return true;
   g_autofree char *format = child_attr (node, "driver", "type");
   DiskSourceDef *image = disk_def_add_source (disk, disk->type, path, format);
-  image->luks = is_luks (node, source);
+  read_encryption (image, node, source);
   return read_index (source, origin, &image->index, errp)
          && read_data_store (source, origin, image, errp);
 }

@@ -195,7 +195,7 @@ backup_new (TmkDomain *domain, TmkRepository *repository, const TmkBackupOptions
 typedef struct {
   TmkBackupResult public_part;
   TmkPointList *points;
-  char **skipped, **left_out;
+  char **skipped, **missed, **left_out;
 } BackupResult;
 
 void
@@ -206,6 +206,7 @@ tmk_backup_result_free (TmkBackupResult *result)
   BackupResult *own = (BackupResult *) result;
   tmk_point_list_free (own->points);
   g_strfreev (own->skipped);
+  g_strfreev (own->missed);
   g_strfreev (own->left_out);
   g_free (own);
 }
@@ -227,12 +228,16 @@ to_result (const Backup *backup)
   TmkBackupResult *shown = &result->public_part;
   result->points = repository_describe (&manifest, 1);
   shown->point = result->points->points[0];
+  shown->powered_off = backup->powered_off;
   shown->pause_us = backup->pause_us;
   shown->elapsed_us = (uint64_t) (g_get_monotonic_time () - backup->began);
   shown->n_fallbacks = backup->n_fallbacks;
   result->skipped = copy_texts (backup->look->plan->skipped);
   shown->skipped = (const char *const *) result->skipped;
   shown->n_skipped = backup->look->plan->skipped->len;
+  result->missed = copy_texts (backup->look->plan->missed);
+  shown->missed = (const char *const *) result->missed;
+  shown->n_missed = backup->look->plan->missed->len;
   result->left_out = copy_texts (backup->left_out);
   shown->left_out = (const char *const *) result->left_out;
   shown->n_left_out = backup->left_out->len;

@@ -97,6 +97,7 @@ backup_note_job (Backup *backup, TmkError **errp)
     return false;
   manifest->time_us = status->started_us;
   manifest->quiesced = status->quiesced;
+  backup->powered_off = status->powered_off;
   backup->pause_us = status->pause_us;
   tmk_job_status_free (status);
   manifest->backup_xml = tmk_domain_job_xml (backup->domain, TMK_XML_PUBLIC, errp);

@@ -22,6 +22,7 @@ typedef struct {
   GPtrArray *left_out; /* of char *: what belongs to the domain and is not in the point */
   RepoWriter *writer;
   Pipeline *pipeline;
+  bool powered_off;
   uint64_t pause_us;
   size_t n_fallbacks;
   gint64 next_poll;    /* monotonic: when to look after the job */

@@ -173,13 +173,6 @@ check_is_staged (const Check *self, const TmkDiskInfo *disk)
          && qmp_has_quirk (self->facts.version, QUIRK_NBD_IOTHREAD_ABORT);
 }
 
-/* What a domain has beside disks (an empty drive, a CD, firmware) is no news. */
-static bool
-is_missed (const TmkDiskInfo *disk)
-{
-  return !disk->eligible && !disk->empty && !disk->read_only && !disk->removable && !disk->firmware;
-}
-
 static void
 check_bitmaps (Check *self, const TmkDiskInfo *disk)
 {
@@ -227,7 +220,7 @@ check_disks (Check *self)
   for (size_t i = 0; i < self->disks->n_disks; i++) {
     const TmkDiskInfo *disk = self->disks->disks[i];
     n += disk->eligible;
-    if (is_missed (disk))
+    if (!disk->eligible && !disk->aside)
       check_say (self, TMK_CHECK_WARNING, "disk", disk->name,
                  "'--exclude' says that it need not be", "disk '%s' cannot be backed up: %s",
                  disk->name, disk->why_not);

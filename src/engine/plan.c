@@ -17,6 +17,7 @@ plan_free (Plan *plan)
   for (size_t i = 0; i < plan->n_disks; i++)
     g_free (plan->disks[i].reason);
   g_free (plan->disks);
+  g_ptr_array_unref (plan->missed);
   g_ptr_array_unref (plan->skipped);
   g_hash_table_unref (plan->checkpoints);
   g_free (plan);
@@ -107,7 +108,10 @@ select_disk (Plan *plan, PlanDisk *disk, const TmkBackupOptions *options, TmkErr
     return true;
   disk->reason = g_strdup (why_not);
   if (!is_named (options, name)) {
-    g_ptr_array_add (plan->skipped, g_strdup_printf ("%s: %s", name, why_not));
+    char *text = g_strdup_printf ("%s: %s", name, why_not);
+    g_ptr_array_add (plan->skipped, text);
+    if (!disk->disk->aside)
+      g_ptr_array_add (plan->missed, text);
     return true;
   }
   error_set (errp, DOMAIN, TMK_ERR_UNSUPPORTED, 0, "disk '%s' cannot be backed up: %s", name,
@@ -268,6 +272,7 @@ plan_new (const PlanInput *input, const TmkBackupOptions *options, TmkError **er
   plan->disks = g_new0 (PlanDisk, input->n_disks + 1);
   plan->n_disks = input->n_disks;
   plan->skipped = g_ptr_array_new_with_free_func (g_free);
+  plan->missed = g_ptr_array_new ();
   plan->checkpoints = all_checkpoints (input);
   for (size_t i = 0; i < input->n_disks; i++) {
     PlanDisk *disk = &plan->disks[i];

@@ -42,6 +42,7 @@ typedef struct {
   PlanDisk *disks; /* all of the domain's, in its order */
   size_t n_disks;
   GPtrArray *skipped;      /* of char *: "vdb: why it cannot be backed up" */
+  GPtrArray *missed;       /* those of them that are not aside; borrowed */
   GHashTable *checkpoints; /* a set: all that the points tell of; borrowed */
 } Plan;
 

@@ -55,7 +55,7 @@ daemon_has (QmpMachine *machine, const char *id)
 }
 
 static bool
-give_passphrase (QmpMachine *machine, const ImageDisk *disk, const char *id, TmkError **errp)
+give_file (QmpMachine *machine, const ImageDisk *disk, const char *id, TmkError **errp)
 {
   size_t len;
   char *text = fsx_read_file (disk->secret, MAX_PASSPHRASE, &len, errp);
@@ -76,6 +76,14 @@ give_passphrase (QmpMachine *machine, const ImageDisk *disk, const char *id, Tmk
   return ok;
 }
 
+static bool
+give_passphrase (QmpMachine *machine, const ImageDisk *disk, const char *id, TmkError **errp)
+{
+  if (disk->passphrase == NULL)
+    return give_file (machine, disk, id, errp);
+  return qmp_object_add_secret (machine->client, id, disk->passphrase, disk->passphrase_len, errp);
+}
+
 bool
 crypt_prepare (QmpMachine *machine, const ImageDisk *disk, const char *path, const char *format,
                char **key, TmkError **errp)
@@ -88,7 +96,7 @@ crypt_prepare (QmpMachine *machine, const ImageDisk *disk, const char *path, con
     error_hint (errp, "convert it with 'qemu-img convert'");
     return false;
   }
-  if (id != NULL && disk->secret == NULL) {
+  if (id != NULL && disk->secret == NULL && disk->passphrase == NULL) {
     error_set (errp, DOMAIN, TMK_ERR_DENIED, 0, "disk '%s': the image '%s' is encrypted",
                disk->target, path);
     error_hint (errp, "name the file that holds its passphrase: --image %s=%s,secret=FILE",
@@ -116,7 +124,16 @@ crypt_add_options (json_t *options, const char *driver, const char *key)
 bool
 crypt_explain (const ImageDisk *disk, const char *path, const char *said, TmkError **errp)
 {
-  if (disk->secret == NULL || strstr (said, "Invalid password") == NULL)
+  if (strstr (said, "Invalid password") == NULL)
+    return false;
+  if (disk->passphrase != NULL) {
+    error_set (errp, DOMAIN, TMK_ERR_DENIED, 0,
+               "disk '%s': the passphrase that libvirt has does not open the image '%s'",
+               disk->target, path);
+    error_hint (errp, "is it another one's? 'virsh secret-set-value' gives libvirt the right one");
+    return true;
+  }
+  if (disk->secret == NULL)
     return false;
   error_set (errp, DOMAIN, TMK_ERR_DENIED, 0,
              "disk '%s': the passphrase in '%s' does not open the image '%s'", disk->target,

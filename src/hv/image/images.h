@@ -20,9 +20,11 @@
 
 typedef struct {
   char *target;
-  char *path;   /* absolute */
-  char *format; /* known when it is opened first; or NULL */
-  char *secret; /* the file with its passphrase; or NULL */
+  char *path;       /* absolute */
+  char *format;     /* known when it is opened first; or NULL */
+  char *secret;     /* the file with its passphrase; or NULL */
+  char *passphrase; /* the passphrase itself; or NULL */
+  size_t passphrase_len;
 } ImageDisk;
 
 typedef struct {

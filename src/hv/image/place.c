@@ -23,6 +23,9 @@ image_disk_free (gpointer data)
   g_free (disk->path);
   g_free (disk->format);
   g_free (disk->secret);
+  if (disk->passphrase != NULL)
+    explicit_bzero (disk->passphrase, disk->passphrase_len);
+  g_free (disk->passphrase);
   g_free (disk);
 }
 
@@ -53,6 +56,8 @@ add_disk (GPtrArray *disks, const TmkImage *image, TmkError **errp)
   disk->path = absolute (image->path);
   disk->format = g_strdup (image->format);
   disk->secret = image->secret != NULL ? absolute (image->secret) : NULL;
+  disk->passphrase = g_memdup2 (image->passphrase, image->passphrase_len);
+  disk->passphrase_len = image->passphrase_len;
   for (guint i = 0; i < disks->len; i++) {
     const ImageDisk *other = g_ptr_array_index (disks, i);
     bool same_target = g_str_equal (other->target, disk->target);

@@ -60,6 +60,10 @@ bool lv_api_load (TmkError **errp);
   X (virGetLastError) \
   X (virGetLastErrorCode) \
   X (virGetLastErrorMessage) \
+  X (virSecretFree) \
+  X (virSecretGetValue) \
+  X (virSecretLookupByUUIDString) \
+  X (virSecretLookupByUsage) \
   X (virSetErrorFunc) \
   X (virTypedParamsFree) \
   X (virTypedParamsGetBoolean) \
@@ -128,6 +132,10 @@ extern LvApi lv_api;
 #  define virGetLastError lv_api.virGetLastError_
 #  define virGetLastErrorCode lv_api.virGetLastErrorCode_
 #  define virGetLastErrorMessage lv_api.virGetLastErrorMessage_
+#  define virSecretFree lv_api.virSecretFree_
+#  define virSecretGetValue lv_api.virSecretGetValue_
+#  define virSecretLookupByUUIDString lv_api.virSecretLookupByUUIDString_
+#  define virSecretLookupByUsage lv_api.virSecretLookupByUsage_
 #  define virSetErrorFunc lv_api.virSetErrorFunc_
 #  define virTypedParamsFree lv_api.virTypedParamsFree_
 #  define virTypedParamsGetBoolean lv_api.virTypedParamsGetBoolean_

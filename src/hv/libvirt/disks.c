@@ -25,10 +25,8 @@ lv_disk_why_not (const LvDomain *lv, const DiskDef *disk)
     return "its data do not pass through QEMU";
   if (!lv->active && disk->type != STORAGE_FILE && disk->type != STORAGE_BLOCK)
     return "it is no file or device, and the domain is shut off";
-  const DiskSourceDef *active = disk_def_active (disk);
-  if (!lv->active && active != NULL && active->luks)
-    return "it is encrypted, and the domain is shut off: --image can be given its passphrase";
-  return NULL;
+  const LvSecret *secret = lv_secret_of (lv, disk->target);
+  return secret != NULL ? secret->why_not : NULL;
 }
 
 /* --- bitmaps down the chain ------------------------------------------------------------------- */
@@ -149,6 +147,7 @@ show_disk (const LvDomain *lv, HvArena *arena, const DiskDef *disk)
   info->iothread = disk->iothread;
   info->why_not = lv_disk_why_not (lv, disk);
   info->eligible = info->why_not == NULL;
+  info->aside = !info->eligible && (info->empty || info->read_only || info->removable);
   if (active != NULL && g_strcmp0 (active->format, "qcow2") != 0)
     info->no_checkpoint = "its format cannot keep bitmaps";
   show_images (arena, disk, info);

@@ -63,6 +63,7 @@ static void
 leave_images (LvDomain *lv)
 {
   g_clear_pointer (&lv->images, tmk_domain_free);
+  lv_forget_secrets (lv);
 }
 
 static bool
@@ -81,6 +82,8 @@ look_once (LvDomain *lv, TmkError **errp)
     return false;
   if (lv->active || was_active)
     leave_images (lv);
+  if (!lv->active && lv->secrets == NULL)
+    lv_learn_secrets (lv);
   return true;
 }
 

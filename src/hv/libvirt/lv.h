@@ -33,7 +33,8 @@ typedef struct {
   bool active;
   char *xml; /* as it runs, else as it would start */
   TmkDomainDef *def;
-  TmkDomain *images; /* of one that is shut off; NULL until they are needed */
+  TmkDomain *images;  /* of one that is shut off; NULL until they are needed */
+  GPtrArray *secrets; /* of LvSecret*, of its encrypted disks; NULL while it runs */
 
   /* for the speed shown in a status: the last look */
   gint64 seen_at_us;
@@ -52,6 +53,23 @@ const char *lv_disk_why_not (const LvDomain *lv, const DiskDef *disk);
 
 /* The disk called so, or NULL. */
 const DiskDef *lv_disk_by_name (const LvDomain *lv, const char *name);
+
+/* --- hv/libvirt/secrets.c -------------------------------------------------------------------- */
+
+/* What libvirt keeps for an encrypted disk of a domain that is shut off. */
+typedef struct {
+  char *target;
+  unsigned char *value; /* the passphrase; or NULL */
+  size_t len;
+  const char *why_not; /* there is none; a static string */
+} LvSecret;
+
+/* Asks libvirt for the passphrases of all encrypted disks. */
+void lv_learn_secrets (LvDomain *lv);
+void lv_forget_secrets (LvDomain *lv);
+
+/* That of the disk called so; NULL where it is not encrypted. */
+const LvSecret *lv_secret_of (const LvDomain *lv, const char *target);
 
 /* --- hv/libvirt/inspect.c -------------------------------------------------------------------- */
 

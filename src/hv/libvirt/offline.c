@@ -43,9 +43,12 @@ lv_images (LvDomain *lv, TmkError **errp)
     if (lv_disk_why_not (lv, disk) != NULL)
       continue;
     /* libvirt's default: what a guest wrote into a raw image must not decide. */
+    const LvSecret *secret = lv_secret_of (lv, disk->target);
     images[n++] = (TmkImage){ .target = disk->target,
                               .path = active->path,
-                              .format = disk_source_driver (active) };
+                              .format = disk_source_driver (active),
+                              .passphrase = secret != NULL ? secret->value : NULL,
+                              .passphrase_len = secret != NULL ? secret->len : 0 };
   }
   if (n == 0) {
     error_set (errp, DOMAIN, TMK_ERR_NOT_FOUND, 0, "domain '%s' has no disk to back up", lv->name);

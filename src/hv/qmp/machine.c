@@ -334,6 +334,9 @@ show_disk (HvArena *arena, const QmpDisk *disk, const char *folder)
   info->why_not = qmp_disk_why_not (disk);
   info->no_checkpoint = hv_arena_string (arena, disk->no_checkpoint);
   info->eligible = info->why_not == NULL;
+  info->aside = !info->eligible
+                && (disk->empty || disk->read_only || disk->removable || disk->firmware
+                    || disk->qdev == NULL);
   info->chain = disk->chain->len;
   show_images (arena, disk, folder, info);
   g_autoptr (GPtrArray) names = bitmap_names (disk);

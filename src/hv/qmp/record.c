@@ -130,6 +130,7 @@ record_new (QmpMachine *machine, const JobPlan *plan, const char *owner, bool ma
   json_object_set_new (record, "owner", jsonx_string_or_null (owner));
   json_object_set_new (record, "phase", json_string ("starting"));
   json_object_set_new (record, "pull", json_boolean (plan->def->pull));
+  json_object_set_new (record, "powered_off", json_boolean (machine->place->powered_off));
   json_object_set_new (record, "socket", jsonx_string_or_null (plan->socket));
   json_object_set_new (record, "staged", json_boolean (plan->staged));
   json_object_set_new (record, "direct", json_boolean (plan->direct));
@@ -317,6 +318,7 @@ record_to_status (const json_t *record)
   shown->started_us = (int64_t) jsonx_uint (record, "started_us");
   shown->ended_us = (int64_t) jsonx_uint (record, "ended_us");
   shown->pause_us = jsonx_uint (record, "pause_us");
+  shown->powered_off = jsonx_bool (record, "powered_off");
   shown->quiesced = jsonx_bool (record, "quiesced");
   shown->frozen_us = jsonx_uint (record, "frozen_us");
   shown->error = hv_arena_string (arena, jsonx_string (result, "message"));

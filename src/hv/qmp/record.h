@@ -3,8 +3,9 @@
  * hv/qmp/record.h: a job as it is remembered between processes: `job` while it is there,
  * `last` when it has ended. A JSON object:
  *
- *   format 1, id, owner, pull, staged, direct, exported, pidfile, socket, clients, phase, address,
- * instance, started_us, pause_us, ended_us, quiesced, frozen_us (where that was asked for),
+ *   format 1, id, owner, pull, powered_off, staged, direct, exported, pidfile, socket, clients,
+ *   phase, address, instance, started_us, pause_us, ended_us, quiesced, frozen_us (where that was
+ *   asked for),
  *   definition (aligned, internal form), checkpoint (the same, or null), checkpoint_name,
  *   disks: [{name, node, mode, incremental, target, target_type, format, backing, size, estimate,
  *            job, done, total, state, error, file, image, snapshot, export, exportbitmap, room,
