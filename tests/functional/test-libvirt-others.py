@@ -24,13 +24,17 @@ class Virtnbd:
         lab.need("virtnbdbackup", "virtnbdrestore")
         self.lab, self.vm = lab, vm
         self.folder = lab.path("virtnbd")
+        # Its newer releases take what became zeroes in an incremental for holes, and restore what
+        # was there before, unless they are told not to.
+        exact = "--no-sparse-detection"
+        self.exact = [exact] if exact in lab.tool("virtnbdbackup", "--help").out else []
         self.models: list[tuple[str, dict]] = []
 
     def run(self, level: str, **how):
         scratch = self.vm.host.public(self._folder())
         return self.lab.tool("virtnbdbackup", "-U", "qemu:///system", "-d", self.vm.name, "-l",
-                             level, "-o", self.folder, "-n", "-S", scratch, "-f",
-                             os.path.join(self.vm.sockets, "virtnbd"), **how)
+                             level, "-o", self.folder, "-n", "--scratchdir", scratch, "-f",
+                             os.path.join(self.vm.sockets, "virtnbd"), *self.exact, **how)
 
     def backup(self, level: str) -> None:
         self.run(level)

@@ -88,16 +88,16 @@ look_once (LvDomain *lv, TmkError **errp)
 }
 
 /* libvirt's daemon can be restarted at any time, while domains and their jobs go on; so one that
- * was there is waited for. */
+ * was there is waited for, once. */
 bool
 lv_look (LvDomain *lv, TmkError **errp)
 {
   gint64 deadline = g_get_monotonic_time () + RESTART_US;
   TmkError *err = NULL;
   while (!look_once (lv, &err)) {
-    bool again = lv->state != NULL && tmk_error_code (err) == TMK_ERR_GONE
-                 && g_get_monotonic_time () < deadline;
-    if (!again) {
+    bool gone = lv->state != NULL && tmk_error_code (err) == TMK_ERR_GONE;
+    if (!gone || lv->lost || g_get_monotonic_time () >= deadline) {
+      lv->lost = gone;
       error_propagate (errp, err);
       return false;
     }
@@ -105,6 +105,7 @@ lv_look (LvDomain *lv, TmkError **errp)
     disconnect (lv);
     g_usleep (RESTART_LOOK_US);
   }
+  lv->lost = false;
   return true;
 }
 

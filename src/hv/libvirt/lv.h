@@ -30,6 +30,7 @@ typedef struct {
   /* known since the last look */
   virConnectPtr connection;
   virDomainPtr dom;
+  bool lost; /* libvirt was waited for in vain */
   bool active;
   char *xml; /* as it runs, else as it would start */
   TmkDomainDef *def;
