@@ -73,7 +73,7 @@ class Guest:
         wait_until(lambda: "AGENT" in self.said(), 60, "the agent")
         wait_until(lambda: self.host.virsh("qemu-agent-command", "linux",
                                            '{"execute": "guest-sync", "arguments": {"id": 7}}',
-                                           check=False).rc == 0, 30, "libvirt sees the agent")
+                                           check=False).rc == 0, 90, "libvirt sees the agent")
 
     def said(self) -> list[str]:
         """The words that the guest has written, in order."""

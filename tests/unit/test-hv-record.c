@@ -53,7 +53,8 @@ make_plan (bool with_checkpoint)
 static json_t *
 make_record (bool with_checkpoint, bool makes_files)
 {
-  QmpMachine machine = { .address = (char *) "unix:/run/vm" };
+  static const QmpPlace place;
+  QmpMachine machine = { .address = (char *) "unix:/run/vm", .place = &place };
   g_autoptr (JobPlan) plan = make_plan (with_checkpoint);
   return record_new (&machine, plan, NULL, makes_files);
 }
