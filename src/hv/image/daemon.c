@@ -16,7 +16,7 @@
  */
 #include "hv/image/images.h"
 
-#include "hv/qmp/own_socket.h"
+#include "hv/own_socket.h"
 #include "hv/qmp/record.h"
 #include "hv/qmp/staging.h"
 #include "qmp/commands.h"

@@ -7,8 +7,8 @@
  */
 #include "hv/libvirt/begin.h"
 
-#include "hv/qmp/record.h"
-#include "hv/qmp/staging.h"
+#include "hv/own_socket.h"
+#include "hv/staging_daemon.h"
 #include "util/fsx.h"
 #include "util/testpoint.h"
 
@@ -270,7 +270,7 @@ static bool
 export_copies (Begin *begin, TmkError **errp)
 {
   if (!wait_for_copies (begin, errp)
-      || !staging_start_daemon (begin->record, begin->def->server, errp))
+      || !staging_daemon_start (begin->record, begin->def->server, errp))
     return false;
   json_object_set_new (begin->record, "exported", json_true ());
   for (guint i = 0; begin->options->owner == NULL && i < begin->def->disks->len; i++) {
@@ -312,18 +312,17 @@ confirm (Begin *begin, TmkError **errp)
   LvDomain *lv = begin->lv;
   if (begin->staged && !export_copies (begin, errp))
     return false;
-  char *xml = virDomainBackupGetXMLDesc (lv->dom, 0);
-  TmkBackupDef *def = xml != NULL ? tmk_backup_def_parse (xml, strlen (xml), "libvirt's job",
-                                                          TMK_XML_INTERNAL, errp)
-                                  : NULL;
-  bool parsed = def != NULL || xml == NULL; /* a short push has ended by now */
-  free (xml);
+  TmkError *err = NULL;
+  g_autoptr (TmkBackupDef) def = lv_job_definition (lv, &err); /* a short push has ended by now */
+  if (err != NULL) {
+    error_propagate (errp, err);
+    return false;
+  }
   if (def != NULL && def->server != NULL && def->server->transport == BACKUP_SERVER_FD
       && begin->folder != NULL)
     show_own_server (begin, def);
   if (def != NULL)
     set_definition (begin, def);
-  tmk_backup_def_free (def);
   const char *socket = jsonx_string (begin->record, "socket");
   if (socket != NULL
       && lv_job_socket_is_served (socket)) /* we may be in another network namespace */
@@ -331,7 +330,7 @@ confirm (Begin *begin, TmkError **errp)
   record_set_phase (begin->record, "running");
   if (begin->checkpoint != NULL)
     note_instant (begin, lv_keep_checkpoint (lv, begin->checkpoint->name));
-  return parsed && lv_job_write (lv, begin->record, errp);
+  return lv_job_write (lv, begin->record, errp);
 }
 
 /* Nothing has changed. */
@@ -361,7 +360,7 @@ live_begin (LvDomain *lv, const TmkBackupDef *def, const TmkCheckpointDef *check
   begin.staged = begin_must_be_staged (&begin);
   if (!begin_check (&begin, errp))
     return false;
-  begin_choose_server (&begin);
+  begin.folder = own_socket_choose (begin.def, begin.id);
   if (!write_down (&begin, errp))
     return false;
   testpoint ("libvirt-written-down");

@@ -22,10 +22,7 @@ typedef struct {
 /* --- hv/libvirt/begin_server.c: where a pull's NBD server listens -------------------------------
  */
 
-/* Chooses a place where the definition names none. */
-void begin_choose_server (Begin *begin);
-
-/* Makes the folder of the place chosen, for QEMU's user. */
+/* Makes the folder of a socket of our own, for QEMU's user. */
 bool begin_make_folder (const Begin *begin, TmkError **errp);
 
 /* Listens there and passes the socket to libvirt, if it takes it: then `fdgroup` is set. */

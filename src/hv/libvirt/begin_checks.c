@@ -2,7 +2,6 @@
 /* hv/libvirt/begin_checks.c: see hv/libvirt/begin.h. */
 #include "hv/libvirt/begin.h"
 
-#include "hv/qmp/record.h"
 #include "util/fsx.h"
 
 #include <string.h>

@@ -9,14 +9,12 @@
  */
 #include "hv/libvirt/begin.h"
 
-#include "hv/qmp/own_socket.h"
+#include "hv/own_socket.h"
 
-#include <errno.h>
 #include <pwd.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
 #include <sys/un.h>
 #include <unistd.h>
 
@@ -49,37 +47,14 @@ qemu_user (const LvDomain *lv, uid_t *uid)
   return entry != NULL;
 }
 
-void
-begin_choose_server (Begin *begin)
-{
-  if (!begin->def->pull || begin->def->server != NULL)
-    return;
-  begin->folder = g_strdup_printf ("%s/tidemark-%s", own_socket_base_folder (), begin->id);
-  BackupServer *server = g_new0 (BackupServer, 1);
-  server->transport = BACKUP_SERVER_UNIX;
-  server->tls = -1;
-  server->socket = g_build_filename (begin->folder, "nbd", NULL);
-  begin->def->server = server;
-}
-
 bool
 begin_make_folder (const Begin *begin, TmkError **errp)
 {
   uid_t uid = 0;
   if (begin->folder == NULL)
     return true;
-  if (mkdir (begin->folder, 0700) != 0) {
-    error_set_errno (errp, DOMAIN, errno, "cannot make the folder '%s' for the NBD server's socket",
-                     begin->folder);
-    error_hint (errp, "name a socket in the definition: <server transport='unix' socket='/…'/>");
-    return false;
-  }
-  if (geteuid () != 0 || !qemu_user (begin->lv, &uid)
-      || chown (begin->folder, uid, (gid_t) -1) == 0)
-    return true;
-  error_set_errno (errp, DOMAIN, errno, "cannot give '%s' to QEMU's user", begin->folder);
-  error_hint (errp, "name a socket in the definition: <server transport='unix' socket='/…'/>");
-  return false;
+  (void) qemu_user (begin->lv, &uid);
+  return own_socket_make_folder (begin->folder, uid, (gid_t) -1, errp);
 }
 
 /* --- passing a socket on --------------------------------------------------------------------- */

@@ -2,8 +2,7 @@
 /* hv/libvirt/job.c: see hv/libvirt/job.h. */
 #include "hv/libvirt/job.h"
 
-#include "hv/qmp/record.h"
-#include "hv/qmp/staging.h"
+#include "hv/staging_daemon.h"
 #include "util/fsx.h"
 
 #include <errno.h>
@@ -40,14 +39,13 @@ lv_has_record (LvDomain *lv)
 
 /* --- is it there? ---------------------------------------------------------------------------- */
 
-/* The definition of the job that libvirt runs, or NULL. */
-static TmkBackupDef *
-running_definition (LvDomain *lv)
+TmkBackupDef *
+lv_job_definition (LvDomain *lv, TmkError **errp)
 {
   char *xml = lv->active ? virDomainBackupGetXMLDesc (lv->dom, 0) : NULL;
   TmkBackupDef *def = NULL;
   if (xml != NULL)
-    def = tmk_backup_def_parse (xml, strlen (xml), "libvirt's job", TMK_XML_INTERNAL, NULL);
+    def = tmk_backup_def_parse (xml, strlen (xml), "libvirt's job", TMK_XML_INTERNAL, errp);
   free (xml); /* libvirt's, from malloc */
   return def;
 }
@@ -65,7 +63,7 @@ is_of (const TmkBackupDef *def, const json_t *record)
 static bool
 is_running (LvDomain *lv, const json_t *record)
 {
-  g_autoptr (TmkBackupDef) def = running_definition (lv);
+  g_autoptr (TmkBackupDef) def = lv_job_definition (lv, NULL);
   return def != NULL && record != NULL && is_of (def, record);
 }
 
@@ -91,7 +89,7 @@ lv_job_is_there (LvDomain *lv, const json_t *record)
 bool
 lv_job_is_stranger (LvDomain *lv, const json_t *record)
 {
-  g_autoptr (TmkBackupDef) def = running_definition (lv);
+  g_autoptr (TmkBackupDef) def = lv_job_definition (lv, NULL);
   return def != NULL && (record == NULL || !is_of (def, record));
 }
 
@@ -129,16 +127,10 @@ lv_job_has_result (const json_t *record)
 TmkError *
 lv_job_error (const json_t *record)
 {
-  const json_t *result = json_object_get (record, "result");
-  const char *message = jsonx_string (result, "message"), *code = jsonx_string (result, "code");
-  const char *hint = jsonx_string (result, "hint");
-  TmkError *err = NULL;
-  if (g_strcmp0 (jsonx_string (result, "state"), "done") == 0)
-    return NULL;
-  error_set (&err, DOMAIN, code != NULL ? error_code_from_name (code) : TMK_ERR_CANCELLED, 0, "%s",
-             message != NULL ? message : "the job was aborted");
-  if (hint != NULL)
-    error_hint (&err, "%s", hint);
+  TmkError *err = record_error (record);
+  const char *state = jsonx_string (json_object_get (record, "result"), "state");
+  if (err == NULL && g_strcmp0 (state, "done") != 0)
+    error_set (&err, DOMAIN, TMK_ERR_CANCELLED, 0, "the job was aborted");
   return err;
 }
 
@@ -361,7 +353,7 @@ stop_daemon (const json_t *record, TmkError **errp)
 {
   const char *pidfile = jsonx_string (record, "pidfile");
   return !lv_job_is_staged (record) || pidfile == NULL
-         || staging_end_daemon (pidfile, jsonx_string (record, "socket"), errp);
+         || staging_daemon_end (pidfile, jsonx_string (record, "socket"), errp);
 }
 
 static bool

@@ -12,7 +12,7 @@
  *
  * Phases: `starting` (libvirt is being asked: if nobody is doing that, take it back), `running`,
  * `ended` (in the last one only). The state's lock is held by whoever changes it. What is told of
- * it has the names that hv/qmp/record.h knows.
+ * it has the names that hv/job_record.h shows.
  */
 #pragma once
 
@@ -30,6 +30,9 @@ bool lv_job_write (LvDomain *lv, json_t *record, TmkError **errp);
  * they are complete: that of disks in an iothread, which QEMU before 10 must not export itself (see
  * hv/qmp/staging.h). What changed is what was written to the image of an incremental one. */
 bool lv_job_is_staged (const json_t *record);
+
+/* The definition of the job that libvirt runs; NULL without an error where there is none. */
+TmkBackupDef *lv_job_definition (LvDomain *lv, TmkError **errp);
 
 /* Does libvirt run that job, or, of a staged pull, the daemon serve it? */
 bool lv_job_is_there (LvDomain *lv, const json_t *record);

@@ -14,6 +14,7 @@
 
 #include "conf/domain_def.h"
 #include "hv/hv.h"
+#include "hv/job_record.h"
 #include "hv/libvirt/connection.h"
 #include "hv/state.h"
 
@@ -37,9 +38,7 @@ typedef struct {
   TmkDomain *images;  /* of one that is shut off; NULL until they are needed */
   GPtrArray *secrets; /* of LvSecret*, of its encrypted disks; NULL while it runs */
 
-  /* for the speed shown in a status: the last look */
-  gint64 seen_at_us;
-  guint64 seen_done;
+  JobSeen seen;
 } LvDomain;
 
 /* Connects if need be, and learns how the domain is now. */

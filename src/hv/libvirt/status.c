@@ -3,7 +3,6 @@
 #include "hv/libvirt/job.h"
 
 #include "hv/export_uri.h"
-#include "hv/qmp/record.h"
 
 #include <string.h>
 
@@ -35,19 +34,6 @@ show (const json_t *record)
   return status;
 }
 
-static void
-note_speed (LvDomain *lv, TmkJobStatus *status)
-{
-  gint64 now = g_get_monotonic_time ();
-  gint64 since
-      = lv->seen_at_us != 0 ? now - lv->seen_at_us : g_get_real_time () - status->started_us;
-  guint64 before = lv->seen_at_us != 0 ? lv->seen_done : 0;
-  if (status->state == TMK_JOB_RUNNING && since > 0 && status->done > before)
-    status->speed = (guint64) ((double) (status->done - before) * G_USEC_PER_SEC / (double) since);
-  lv->seen_at_us = now;
-  lv->seen_done = status->done;
-}
-
 /* The job that is there, or the last one; NULL without an error where there was none. */
 static json_t *
 read_any (LvDomain *lv, TmkError **errp)
@@ -77,7 +63,7 @@ live_job_status (LvDomain *lv, bool act, TmkError **errp)
       return NULL;
   }
   TmkJobStatus *status = show (record);
-  note_speed (lv, status);
+  job_seen_note (&lv->seen, status);
   return status;
 }
 

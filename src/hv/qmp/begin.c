@@ -6,10 +6,10 @@
  * to QEMU → the instant (a push's transaction here, a pull's in pull.c) → write down that it runs.
  * Whatever fails on the way is taken back by the same log that a later process would use.
  */
+#include "hv/own_socket.h"
 #include "hv/qmp/checkpoints.h"
 #include "hv/qmp/job.h"
 #include "hv/qmp/image.h"
-#include "hv/qmp/own_socket.h"
 #include "hv/qmp/pull.h"
 #include "hv/qmp/server.h"
 #include "hv/qmp/staging.h"
@@ -170,10 +170,22 @@ start (QmpMachine *machine, const JobPlan *plan, const TmkBeginOptions *options,
 }
 
 static bool
+make_socket_folder (QmpMachine *machine, const JobPlan *plan, TmkError **errp)
+{
+  uid_t uid = 0;
+  gid_t gid = 0;
+  if (plan->socket_folder == NULL)
+    return true;
+  if (!target_user (machine, &uid, &gid))
+    uid = 0;
+  return own_socket_make_folder (plan->socket_folder, uid, gid, errp);
+}
+
+static bool
 begin_steps (QmpMachine *machine, const JobPlan *plan, const TmkBeginOptions *options,
              json_t *record, TmkError **errp)
 {
-  if (!own_socket_make_folder (machine, plan, errp)
+  if (!make_socket_folder (machine, plan, errp)
       || (!plan->direct
           && ((!options->reuse_external && !make_files (machine, plan, record, errp))
               || !targets_open (machine, plan, options, errp)))
@@ -239,7 +251,7 @@ begin_entered (QmpMachine *machine, const TmkBackupDef *def, const TmkCheckpoint
   g_autoptr (JobPlan) plan = make_plan (machine, def, checkpoint, options, known, errp);
   if (plan != NULL) {
     plan->scratch_timeout = options->scratch_timeout;
-    own_socket_choose (plan);
+    plan->socket_folder = own_socket_choose (plan->def, plan->run);
   }
   if (plan == NULL || !tls_plan (plan, options, errp)
       || (plan->def->pull && !check_pull (machine, plan, errp))

@@ -430,20 +430,6 @@ job_recover (QmpMachine *machine, json_t **running, TmkError **errp)
   return record == NULL || machine_refresh (machine, errp);
 }
 
-static void
-add_speed (QmpMachine *machine, TmkJobStatus *status)
-{
-  gint64 now = g_get_real_time ();
-  if (status->state != TMK_JOB_RUNNING)
-    return;
-  gint64 since = machine->seen_at_us != 0 ? machine->seen_at_us : status->started_us;
-  guint64 before = machine->seen_at_us != 0 ? machine->seen_done : 0;
-  if (now > since && status->done >= before)
-    status->speed = (guint64) ((double) (status->done - before) * 1e6 / (double) (now - since));
-  machine->seen_at_us = now;
-  machine->seen_done = status->done;
-}
-
 static bool
 bring_up_to_date (QmpMachine *machine, json_t *record, bool act, TmkError **errp)
 {
@@ -487,7 +473,7 @@ machine_job_status (TmkDomain *domain, bool act, TmkError **errp)
     status = record_to_status (record);
     if (machine->client == NULL && status->state == TMK_JOB_RUNNING)
       status->state = TMK_JOB_INTERRUPTED; /* QEMU is gone */
-    add_speed (machine, status);
+    job_seen_note (&machine->seen, status);
   }
   machine_leave (machine);
   error_propagate (errp, g_steal_pointer (&err));

@@ -10,6 +10,7 @@
 #pragma once
 
 #include "hv/hv.h"
+#include "hv/job_record.h"
 #include "hv/qmp/disks.h"
 #include "hv/state.h"
 #include "qmp/client.h"
@@ -65,9 +66,7 @@ struct QmpMachine {
   QmpClient *client; /* NULL where QEMU is gone */
   bool entered;
 
-  /* for the speed shown in a status: the last look */
-  gint64 seen_at_us;
-  guint64 seen_done;
+  JobSeen seen;
   bool outlives; /* what is being begun goes on when this process has ended */
 };
 

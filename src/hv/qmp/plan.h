@@ -59,7 +59,7 @@ typedef struct {
   char *tls, *tls_folder;
   bool tls_psk;             /* pre-shared keys, not certificates */
   unsigned scratch_timeout; /* pull: seconds */
-  char *socket_folder;      /* pull: made for its socket, see hv/qmp/own_socket.h; or NULL */
+  char *socket_folder;      /* pull: made for its socket, see hv/own_socket.h; or NULL */
   /* Pull, see server_check(): the unix socket on which QEMU's server listens (NULL: TCP), and the
    * lock of the relay that stands before it (NULL: none does). */
   char *socket, *relay;

@@ -380,7 +380,7 @@ undo_one (QmpMachine *machine, const json_t *entry, TmkError **errp)
   if (g_str_equal (op, "folder"))
     return remove_folder (entry, errp);
   if (g_str_equal (op, "daemon"))
-    return staging_end_daemon (jsonx_string (entry, "pidfile"), jsonx_string (entry, "socket"),
+    return staging_daemon_end (jsonx_string (entry, "pidfile"), jsonx_string (entry, "socket"),
                                errp);
   if (g_str_equal (op, "relay"))
     return relay_end (jsonx_string (entry, "lock"), errp);

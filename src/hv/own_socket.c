@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* hv/qmp/own_socket.c: see hv/qmp/own_socket.h. */
-#include "hv/qmp/own_socket.h"
+/* hv/own_socket.c: see hv/own_socket.h. */
+#include "hv/own_socket.h"
 
-#include "hv/qmp/targets.h"
 #include "util/testpoint.h"
 
 #include <errno.h>
@@ -24,39 +23,33 @@ own_socket_base_folder (void)
   return g_get_tmp_dir ();
 }
 
-void
-own_socket_choose (JobPlan *plan)
+char *
+own_socket_choose (TmkBackupDef *def, const char *id)
 {
-  if (!plan->def->pull || plan->def->server != NULL)
-    return;
-  plan->socket_folder = g_strdup_printf ("%s/tidemark-%s", own_socket_base_folder (), plan->run);
+  if (!def->pull || def->server != NULL)
+    return NULL;
+  char *folder = g_strdup_printf ("%s/tidemark-%s", own_socket_base_folder (), id);
   BackupServer *server = g_new0 (BackupServer, 1);
   server->transport = BACKUP_SERVER_UNIX;
   server->tls = -1;
-  server->socket = g_build_filename (plan->socket_folder, "nbd", NULL);
-  plan->def->server = server;
+  server->socket = g_build_filename (folder, "nbd", NULL);
+  def->server = server;
+  return folder;
 }
 
 bool
-own_socket_make_folder (QmpMachine *machine, const JobPlan *plan, TmkError **errp)
+own_socket_make_folder (const char *folder, uid_t uid, gid_t gid, TmkError **errp)
 {
-  const char *folder = plan->socket_folder;
-  uid_t uid;
-  gid_t gid;
-  if (folder == NULL)
-    return true;
   testpoint ("mkdir");
-  if (mkdir (folder, 0700) != 0) {
+  if (mkdir (folder, 0700) != 0)
     error_set_errno (errp, DOMAIN, errno, "cannot make the folder '%s' for the NBD server's socket",
                      folder);
-    error_hint (errp, "name a socket in the definition: <server transport='unix' socket='/…'/>");
-    return false;
-  }
-  if (geteuid () == 0 && target_user (machine, &uid, &gid) && uid != 0
-      && chown (folder, uid, gid) != 0) {
+  else if (geteuid () == 0 && uid != 0 && chown (folder, uid, gid) != 0)
     error_set_errno (errp, DOMAIN, errno, "cannot give '%s' to QEMU's user", folder);
-    return false;
+  else {
+    testpoint ("mkdir:done");
+    return true;
   }
-  testpoint ("mkdir:done");
-  return true;
+  error_hint (errp, "name a socket in the definition: <server transport='unix' socket='/…'/>");
+  return false;
 }
