@@ -140,8 +140,8 @@ class Bench(Meter):
         scratch = self.lab.path("virtnbd-scratch")  # in memory, as tidemark's
         os.makedirs(scratch, exist_ok=True)
         self.host.public(scratch)
-        self._virtnbd(name, "virtnbdbackup", "-d", self.theirs.name, "-l", level, "--compress", "-S",
-                      scratch, "-o", self.saved, output=self.saved if level == "full" else "")
+        self._virtnbd(name, "virtnbdbackup", "-d", self.theirs.name, "-l", level, "--compress",
+                      "--scratchdir", scratch, "-o", self.saved, output=self.saved if level == "full" else "")
 
     def virtnbd_restore(self) -> None:
         out = self.lab.path("virtnbd-out")

@@ -34,6 +34,9 @@ bool lv_job_is_staged (const json_t *record);
 /* The definition of the job that libvirt runs; NULL without an error where there is none. */
 TmkBackupDef *lv_job_definition (LvDomain *lv, TmkError **errp);
 
+/* Does libvirt run that job? */
+bool lv_job_is_libvirts (LvDomain *lv, const json_t *record);
+
 /* Does libvirt run that job, or, of a staged pull, the daemon serve it? */
 bool lv_job_is_there (LvDomain *lv, const json_t *record);
 
@@ -56,11 +59,16 @@ bool lv_job_has_result (const json_t *record);
 /* The copies of a staged pull are complete: it goes on. */
 void lv_job_clear_result (json_t *record);
 
-/* Ends libvirt's job if it is there, and waits until it is not. */
-bool lv_job_stop (LvDomain *lv, const json_t *record, TmkError **errp);
-
 /* A job that was ended: had it failed just before? NULL: no. */
 TmkError *lv_job_late_failure (LvDomain *lv);
+
+/* The result as an error; NULL where it ended well. */
+TmkError *lv_job_error (const json_t *record);
+
+/* --- hv/libvirt/job_end.c -------------------------------------------------------------------- */
+
+/* Ends libvirt's job if it is there, and waits until it is not. */
+bool lv_job_stop (LvDomain *lv, const json_t *record, TmkError **errp);
 
 /* Tidies up behind a job with a result, which is not libvirt's any more, and makes it the last one.
  */
@@ -72,9 +80,6 @@ bool lv_job_cancel (LvDomain *lv, json_t *record, TmkError **errp);
 
 /* The same of one that may have ended by itself. */
 bool lv_job_put_away (LvDomain *lv, json_t *record, TmkError **errp);
-
-/* The result as an error; NULL where it ended well. */
-TmkError *lv_job_error (const json_t *record);
 
 /* --- hv/libvirt/quiesce.c --------------------------------------------------------------------- */
 

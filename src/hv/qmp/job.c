@@ -458,11 +458,25 @@ job_read (QmpMachine *machine, TmkError **errp)
   return record;
 }
 
+/* Of a job that is not there any more all is written down; only another needs QEMU. */
+static bool
+enter_for_status (QmpMachine *machine, TmkError **errp)
+{
+  if (!machine_enter (machine, ENTER_RECORD, errp))
+    return false;
+  g_autoptr (TmkError) err = NULL;
+  g_autoptr (json_t) record = state_read (machine->state, "job", &err);
+  if (record == NULL && err == NULL)
+    return true;
+  machine_leave (machine);
+  return machine_enter (machine, ENTER_LOOK, errp);
+}
+
 TmkJobStatus *
 machine_job_status (TmkDomain *domain, bool act, TmkError **errp)
 {
   QmpMachine *machine = (QmpMachine *) domain;
-  if (!machine_enter (machine, ENTER_LOOK, errp))
+  if (!enter_for_status (machine, errp))
     return NULL;
   g_autoptr (TmkError) err = NULL;
   g_autoptr (TmkJobStatus) status = NULL;
@@ -484,7 +498,7 @@ char *
 machine_job_xml (TmkDomain *domain, unsigned flags, TmkError **errp)
 {
   QmpMachine *machine = (QmpMachine *) domain;
-  if (!machine_enter (machine, ENTER_LOOK, errp))
+  if (!machine_enter (machine, ENTER_RECORD, errp))
     return NULL;
   g_autoptr (TmkError) err = NULL;
   g_autoptr (json_t) record = job_read (machine, &err);

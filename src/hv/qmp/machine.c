@@ -181,8 +181,10 @@ machine_enter (QmpMachine *machine, EnterMode mode, TmkError **errp)
     machine->entered = false;
     return false;
   }
+  if (mode == ENTER_RECORD && machine->state != NULL)
+    return true;
   g_autoptr (TmkError) err = NULL;
-  if (enter_live (machine, mode, &err))
+  if (enter_live (machine, mode == ENTER_RECORD ? ENTER_LOOK : mode, &err))
     return true;
   g_clear_pointer (&machine->client, qmp_client_free);
   bool gone = tmk_error_code (err) == TMK_ERR_GONE || tmk_error_code (err) == TMK_ERR_NOT_FOUND;
@@ -408,7 +410,7 @@ static int
 machine_reserve (TmkDomain *domain, TmkError **errp)
 {
   QmpMachine *machine = (QmpMachine *) domain;
-  if (!machine_enter (machine, ENTER_LIVE, errp))
+  if (!machine_enter (machine, ENTER_RECORD, errp))
     return -1;
   int fd = state_reserve (machine->state, errp);
   machine_leave (machine);

@@ -22,6 +22,7 @@ typedef enum {
   ENTER_CHANGE,   /* the same, and images or bitmaps are going to be changed */
   ENTER_GONE_TOO, /* or have left a state behind */
   ENTER_LOOK,     /* the same, and QEMU is not asked for its disks */
+  ENTER_RECORD,   /* what is written down is enough: QEMU is not asked anything */
 } EnterMode;
 
 /* Where the disks are open: in a virtual machine that runs, or, powered off, in a daemon of ours.
