@@ -26,7 +26,7 @@ def test_whose_socket(lab: Lab) -> None:
         child = scene.slow()
         server = ElementTree.fromstring(scene.vm.job()).find("server")
         diag(f"libvirt {release}: {server.attrib}")
-        assert server.get("transport") == ("fd" if release >= (11, 3) else "unix"), server.attrib
+        assert server.get("transport") == ("fd" if release >= (11, 4) else "unix"), server.attrib
         [folder] = scene.folders()
         folder = os.path.join("/run", folder)
         state = os.stat(folder)

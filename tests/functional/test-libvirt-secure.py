@@ -160,7 +160,7 @@ def test_encrypted_and_shut_off(lab: Lab) -> None:
     host.virsh("secret-set-value", given, "--file", lab.file("other", "another one"), "--plain")
     said = lab.tidemark("backup", *vm.domain, "-r", repo.path, check=False)
     assert said.rc == 1, said
-    check_words(said.err, "vda", "passphrase that libvirt has", "secret-set-value")
+    check_words(said.err, "vda", "passphrase does not open", "secret-set-value")
     host.virsh("secret-undefine", given)
     point = repo.backup(vm, rc=3)
     assert sorted(point.modes) == ["vdb", "vdd"], point.modes

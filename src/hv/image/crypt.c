@@ -128,9 +128,10 @@ crypt_explain (const ImageDisk *disk, const char *path, const char *said, TmkErr
     return false;
   if (disk->passphrase != NULL) {
     error_set (errp, DOMAIN, TMK_ERR_DENIED, 0,
-               "disk '%s': the passphrase that libvirt has does not open the image '%s'",
-               disk->target, path);
-    error_hint (errp, "is it another one's? 'virsh secret-set-value' gives libvirt the right one");
+               "disk '%s': its passphrase does not open the image '%s'", disk->target, path);
+    error_hint (errp,
+                "is it another image's? That of a domain of libvirt's is a secret, which 'virsh"
+                " secret-set-value' changes");
     return true;
   }
   if (disk->secret == NULL)

@@ -179,13 +179,14 @@ ask_libvirt (const Begin *begin, unsigned flags)
 }
 
 /* Does libvirt's last error say that it does not understand what it was asked? It has done nothing
- * then. */
+ * then. (An internal error is how 11.3 answers to a socket.) */
 static bool
 is_not_understood (void)
 {
   int code = virGetLastErrorCode ();
   return code == VIR_ERR_INVALID_ARG || code == VIR_ERR_XML_ERROR
-         || code == VIR_ERR_XML_INVALID_SCHEMA || code == VIR_ERR_CONFIG_UNSUPPORTED;
+         || code == VIR_ERR_XML_INVALID_SCHEMA || code == VIR_ERR_CONFIG_UNSUPPORTED
+         || code == VIR_ERR_INTERNAL_ERROR;
 }
 
 #define SINCE_PRESERVING 11010000

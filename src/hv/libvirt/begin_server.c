@@ -3,7 +3,7 @@
  * hv/libvirt/begin_server.c: where a pull's NBD server listens.
  *
  * That is the user's choice where the definition names a place; else it is a unix socket in a
- * folder that only QEMU's user can reach. A libvirt that can pass sockets on (11.3 and later) is
+ * folder that only QEMU's user can reach. A libvirt that can pass sockets on (11.4 and later) is
  * given ours, so that QEMU needs no right to make one there; where it refuses, QEMU makes it.
  * Sources: libvirt's docs/formatbackup, and virDomainFDAssociate() of its reference.
  */
@@ -20,7 +20,7 @@
 
 #define DOMAIN "libvirt"
 #define BACKLOG 64
-#define SINCE_PASSED_SOCKETS 11003000
+#define SINCE_PASSED_SOCKETS 11004000 /* 11.3 knows the word, and fails */
 
 /* --- the folder ------------------------------------------------------------------------------ */
 

@@ -12,7 +12,7 @@
 virConnectPtr connection_open (const char *uri, TmkError **errp);
 
 /* Is libvirt there (not the library here) of that release or a later one? As libvirt counts them:
- * 11003000 is 11.3.0. */
+ * 11004000 is 11.4.0. */
 bool connection_is_since (virConnectPtr connection, unsigned long release);
 
 /* Turns libvirt's last error into one of ours. `format` says what could not be done. */
