@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import glob
 import os
+import socket as sockets
 
 from lab import Disk, Lab, Model, Skip, Writer, main, test, wait_until
 from repository import Repository, check_words, image_options
@@ -88,6 +89,13 @@ def refused(lab: Lab, repo: Repository, disk: Disk, *words: str) -> None:
     assert not glob.glob(f"{lab.state}/domains/*/images.json")
 
 
+def answers(monitor: str) -> bool:
+    """Is QEMU there, with all its disks open?"""
+    with sockets.socket(sockets.AF_UNIX) as client:
+        client.settimeout(5)
+        return client.connect_ex(monitor) == 0 and client.recv(1) == b"{"
+
+
 @test(timeout=120)
 def test_in_use(lab: Lab) -> None:
     with Devices(lab) as devices:
@@ -101,8 +109,8 @@ def test_in_use(lab: Lab) -> None:
                                 "-display", "none", "-S", "-name", "guest=web", "-blockdev",
                                 f"driver={fmt},node-name=n,file.driver=host_device,"
                                 f"file.filename={disk.path}", "-device", "virtio-blk-pci,drive=n",
-                                "-pidfile", lab.path(f"{fmt}.pid"))
-            wait_until(lambda: os.path.exists(lab.path(f"{fmt}.pid")))
+                                "-qmp", f"unix:{lab.path(fmt)},server=on,wait=off")
+            wait_until(lambda: answers(lab.path(fmt)), what="QEMU's monitor answers")
             refused(lab, repo, disk, f"process {vm.pid}", "'web'")
             vm.terminate()
             vm.wait(30)
