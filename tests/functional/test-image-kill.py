@@ -8,6 +8,7 @@ import os
 import signal
 import time
 
+import run
 from images import (
     SIZE, Scene, assert_tidy, bitmaps, change, daemon_of, domain_xml, folders,
     wait_until_running)
@@ -121,7 +122,7 @@ def test_all_killed(lab: Lab) -> None:
     child = lab.tidemark_popen(*scene.arguments, "--bandwidth", "2M")
     wait_until_running(lab)
     _, pid = daemon_of(lab)
-    os.kill(child.pid, signal.SIGSTOP)
+    run.stop(child.pid)
     os.kill(pid, signal.SIGKILL)
     child.kill()
     child.communicate()

@@ -80,7 +80,7 @@ class Hanging:
         lab.tool("qemu-img", "create", "-q", "-f", "qcow2", self.path, size)
 
     def hang(self) -> None:
-        self._daemon.send_signal(signal.SIGSTOP)
+        run.stop(self._daemon.pid)
 
     def go_on(self) -> None:
         self._daemon.send_signal(signal.SIGCONT)

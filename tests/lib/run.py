@@ -110,6 +110,24 @@ def end(child: subprocess.Popen, grace: float = 0) -> int:
     return child.wait()
 
 
+def stop(pid: int) -> None:
+    """SIGSTOP, and waits until no thread of that process runs any more: on a busy machine some go
+    on for a while."""
+    os.kill(pid, signal.SIGSTOP)
+    wait_until(lambda: all(state == "T" for state in _thread_states(pid)), what=f"stop of {pid}")
+
+
+def _thread_states(pid: int) -> list[str]:
+    states = []
+    for name in os.listdir(f"/proc/{pid}/task"):
+        try:
+            with open(f"/proc/{pid}/task/{name}/stat", encoding="utf-8", errors="replace") as stat:
+                states.append(stat.read().rpartition(")")[2].split()[0])
+        except (FileNotFoundError, ProcessLookupError):
+            continue  # a thread that ended
+    return states
+
+
 def children() -> dict[int, str]:
     """The living children of this process, orphans it inherited included: pid → command line."""
     found = {}

@@ -189,10 +189,6 @@ class Vm:
     def __exit__(self, *_why) -> None:
         self.close()
 
-    def signal(self, number: int) -> None:
-        """Sends a signal, such as SIGSTOP and SIGCONT."""
-        os.kill(self.pid, number)
-
     def _gone(self) -> None:
         if self.qmp:
             self.qmp.close()
@@ -452,11 +448,11 @@ class Vm:
 
     def freeze(self) -> None:
         """SIGSTOP: a QEMU that does not answer."""
-        self.signal(signal.SIGSTOP)
+        run.stop(self.pid)
 
     def thaw(self) -> None:
         """SIGCONT."""
-        self.signal(signal.SIGCONT)
+        os.kill(self.pid, signal.SIGCONT)
 
 
 def _device(properties: dict) -> list[str]:
