@@ -10,6 +10,7 @@ import time
 
 from lab import Guest, Lab, diag, main, soak, test, wait_until
 from repository import Repository
+from run import wait_until_caught
 
 M = 1 << 20
 
@@ -96,7 +97,8 @@ def test_interrupted(lab: Lab) -> None:
     for _ in range(soak(4, 20)):
         scene.change(30)
         child = lab.tidemark_popen(*scene.arguments, "--bandwidth", "2M", "--mode", "full")
-        time.sleep(0.2 + lab.rng.random())
+        wait_until_caught(child)
+        time.sleep(lab.rng.random())
         child.send_signal(signal.SIGINT)
         _, err = child.communicate(timeout=30)
         assert child.returncode == 130, err

@@ -7,9 +7,10 @@ from __future__ import annotations
 import glob
 import json
 import os
-import time
 
-from images import SIZE, Scene, assert_tidy, bitmaps, change, domain_xml, expect, folders, reasons
+from images import (
+    SIZE, Scene, assert_tidy, bitmaps, change, domain_xml, expect, folders, reasons,
+    wait_until_running)
 from lab import Disk, Lab, main, test, wait_until
 from repository import Repository, image_options
 
@@ -162,8 +163,7 @@ def test_no_machine_starts_meanwhile(lab: Lab) -> None:
         child = lab.tidemark_popen("backup", *image_options([disk]), "-r", repo.path, "--name", "w",
                                    "--bandwidth", "2M")
         wait_until(lambda: glob.glob(f"{lab.state}/domains/*/images.json"), 10)
-        wait_until(lambda: [one for one in glob.glob(f"{lab.state}/domains/*/job.json")
-                            if '"phase": "running"' in open(one, encoding="utf-8").read()], 10)
+        wait_until_running(lab)
         said = lab.tool("qemu-io", "-f", disk.fmt, "-c", "write -P 1 0 64k", disk.path, check=False)
         assert "lock" in said.err + said.out, said
         _, err = child.communicate(timeout=30)
@@ -295,7 +295,7 @@ def test_two_at_once(lab: Lab) -> None:
     scene = Scene(lab)
     lab.writer(scene.disks[0]).write_random(0, SIZE, lab.rng)
     child = lab.tidemark_popen(*scene.arguments, "--bandwidth", "2M")
-    time.sleep(0.6)
+    wait_until_running(lab)
     for _ in range(3):
         lab.tidemark("disks", *image_options(scene.disks))
     said = lab.tidemark(*scene.arguments, rc=1)

@@ -222,7 +222,7 @@ def test_interrupted(lab: Lab) -> None:
     scene = Scene(lab)
     lab.writer(scene.disks[0]).write_random(0, SIZE, lab.rng)
     child = lab.tidemark_popen(*scene.arguments, "--bandwidth", "2M")
-    time.sleep(1)
+    wait_until_running(lab)
     child.send_signal(signal.SIGINT)
     _, err = child.communicate(timeout=30)
     assert child.returncode == 130, err

@@ -8,6 +8,7 @@ import signal
 import time
 
 from lab import Lab, diag, main, soak, test, wait_until
+from run import wait_until_caught
 from virtscene import Scene
 
 
@@ -88,7 +89,8 @@ def test_interrupted(lab: Lab) -> None:
             scene.vm.quit()
         scene.vm.change(20)
         child = lab.tidemark_popen(*scene.arguments, "--bandwidth", "1M", "--mode", "full")
-        time.sleep(0.3 + lab.rng.random())
+        wait_until_caught(child)
+        time.sleep(lab.rng.random())
         child.send_signal(signal.SIGINT)
         _, err = child.communicate(timeout=30)
         assert child.returncode == 130, (child.returncode, err)

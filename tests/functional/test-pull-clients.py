@@ -177,7 +177,7 @@ def test_socket_removed_by_somebody(lab: Lab) -> None:
     pull.begin("c1")
     os.unlink(pull.socket)
     pull.end()
-    wait_until(lambda: not vm.nbd_server_runs(), 1)
+    wait_until(lambda: not vm.nbd_server_runs(), 10)
 
 
 main()

@@ -198,8 +198,7 @@ def test_nbd(lab: Lab) -> None:
         lab.tool("qemu-io", "-f", "qcow2", "-c", f"write -P 0xee 0 {size}", image)
         server = lab.tool_popen("qemu-nbd", "--persistent", "--shared", "4", "--discard", "unmap",
                                 "-f", "qcow2", "-k", socket, image)
-        wait_until(lambda: os.path.exists(socket))
-        time.sleep(0.1)
+        wait_until(lambda: lab.tool("nbdinfo", "--can", "connect", uri, check=False).rc == 0)
         said = repo.run("restore", "vm0/latest", "--disk", "vda", "--to", uri,
                         rc=0 if size >= 20 * M else 1)
         server.terminate()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import re
 import shlex
 import signal
 import subprocess
@@ -115,6 +116,15 @@ def stop(pid: int) -> None:
     on for a while."""
     os.kill(pid, signal.SIGSTOP)
     wait_until(lambda: all(state == "T" for state in _thread_states(pid)), what=f"stop of {pid}")
+
+
+def wait_until_caught(child: subprocess.Popen, number: int = signal.SIGINT) -> None:
+    """Waits until `child` has a handler for that signal (or has ended)."""
+    def caught() -> bool:
+        with open(f"/proc/{child.pid}/status", encoding="utf-8") as status:
+            mask = re.search(r"^SigCgt:\s*([0-9a-f]+)", status.read(), re.M)
+        return child.poll() is not None or bool(mask and int(mask[1], 16) >> (number - 1) & 1)
+    wait_until(caught, what=f"a handler for signal {number}", step=0.005)
 
 
 def _thread_states(pid: int) -> list[str]:
