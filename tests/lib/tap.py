@@ -49,6 +49,11 @@ def diag(text: str) -> None:
     sys.stdout.flush()
 
 
+def _cpu() -> float:
+    """Seconds that this process and its children that have ended used."""
+    return sum(os.times()[:4])
+
+
 def _on_alarm(*_args) -> None:
     raise Timeout
 
@@ -71,7 +76,7 @@ def main() -> None:
     print(f"1..{len(chosen)}", flush=True)
     failed = 0
     for number, (name, function, timeout) in enumerate(chosen, 1):
-        begun = time.monotonic()
+        begun, used = time.monotonic(), _cpu()
         verdict, suffix = "ok", ""
         seconds = timeout * int(os.environ.get("TMK_TEST_SLOW") or soak(1, 5))
         lab = Lab(name)
@@ -98,5 +103,5 @@ def main() -> None:
             diag(lab.keep_logs())
         lab.close()
         print(f"{verdict} {number} - {name}{suffix}", flush=True)
-        diag(f"{time.monotonic() - begun:.1f} s")
+        diag(f"{time.monotonic() - begun:.1f} s, CPU {_cpu() - used:.1f} s")
     sys.exit(1 if failed else 0)

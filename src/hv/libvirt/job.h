@@ -19,7 +19,8 @@
 #include "hv/libvirt/lv.h"
 #include "util/jsonx.h"
 
-/* Bytes that a scratch or target must still be able to grow by. */
+/* Bytes that a scratch or target must still be able to grow by. More than where QEMU is asked
+ * itself: who watches asks libvirt now and then, and a full scratch pauses the guest. */
 #define JOB_RESERVE (64 * 1024 * 1024)
 
 /* The job that is remembered as there, or NULL, with or without an error. */
