@@ -45,6 +45,31 @@ place_in_chain (const PlanDisk *disk, const ManifestDisk *then)
   return -1;
 }
 
+/* Could both be one image? What is not known of either could be anything. */
+static bool
+could_be_same (const ManifestImage *now, const ManifestImage *then)
+{
+  return now->path == NULL || then->path == NULL
+         || (g_str_equal (now->path, then->path)
+             && (now->inode == 0 || then->inode == 0 || now->inode == then->inode));
+}
+
+/* The image now below the one at `place` that was not below it then, or NULL. A bitmap says nothing
+ * of the images below its own. One that is gone is no matter: a commit or a stream has put what it
+ * had into one that stayed, above or below. */
+static const ManifestImage *
+find_new_below (const PlanDisk *disk, int place, const ManifestDisk *then)
+{
+  size_t at = 1;
+  for (size_t i = (size_t) place + 1; i < disk->n_images; i++) {
+    while (at < then->n_images && !could_be_same (&disk->images[i], &then->images[at]))
+      at++;
+    if (at++ >= then->n_images)
+      return &disk->images[i];
+  }
+  return NULL;
+}
+
 /* /dev/sdb, /dev/dm-3: names that the kernel gives out in the order in which it finds devices.
  * /dev/mapper/a, /dev/disk/by-id/b and files stay what they are. */
 static bool
@@ -154,6 +179,11 @@ can_add (const PlanInput *input, const PlanDisk *disk, const Manifest *point,
                    "'%s' may be another device than at point " PLAN_ID_FORMAT
                    ": give QEMU a name that lasts (/dev/disk/by-id/…)",
                    disk->images[place].path, point->id);
+  const ManifestImage *other = find_new_below (disk, place, then);
+  if (other != NULL)
+    return refuse (search, TMK_ERR_MISMATCH,
+                   "the image below, '%s', is another one than at point " PLAN_ID_FORMAT,
+                   other->path != NULL ? other->path : "(unknown)", point->id);
   search->base = point;
   search->base_disk = then;
   search->bitmap = bitmap;

@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 import os
 
-from backup import disk_xml
+from backup import backup_xml, disk_xml
 from lab import Guest, Lab, main, test
 from repository import Repository
 
@@ -190,6 +190,50 @@ def test_disks_that_changed_places(lab: Lab) -> None:
     vm.start()
     assert repo.backup(vm).modes == {"vda": "full", "vdb": "full"}
     repo.check_all()
+
+
+@test
+def test_a_template_that_was_replaced(lab: Lab) -> None:
+    """The overlay and its bitmap know nothing of it."""
+    vm = lab.vm([lab.disk("vda", "8M")])
+    vda = vm["vda"]
+    vm.writer(vda).write(0, M, 1)
+    template = vda.path
+    vm.snapshot(vda)
+    vm.writer(vda).write(4 * M, M, 2)
+    repo = Repository(lab)
+    repo.backup(vm)
+    vm.quit()
+    other = lab.create(lab.fresh(), "8M")
+    lab.tool("qemu-io", "-c", f"write -P 8 {2 * M} {M}", other)
+    os.rename(other, template)
+    vda.model.zero(0, M)
+    vda.model.write(2 * M, bytes([8]) * M)
+    vm.start()
+    point = repo.backup(vm)
+    point.expect(vda="full")
+    assert "below" in point.reasons["vda"], point.reasons
+    repo.check(point)
+    repo.backup(vm).expect(vda="incremental")
+
+
+@test
+def test_a_disk_of_two_machines(lab: Lab) -> None:
+    """What the other one writes is in no bitmap here: it is left out, by name."""
+    shared = lab.disk("vdb", "4M", fmt="raw", device={"share-rw": True})
+    vm = lab.vm([lab.disk("vda", "4M"), shared])
+    repo = Repository(lab)
+    vm.writer(vm["vda"]).random_ops(lab.rng, 5)
+    point = repo.backup(vm, rc=3)
+    point.expect(vda="full")
+    repo.check(point)
+    said = lab.tidemark("disks", *vm.domain)
+    assert "share-rw" in said.out, said.out
+    document = lab.file("push.xml", backup_xml([disk_xml("vdb", lab.path("vdb.qcow2"))]))
+    begun = lab.tidemark("begin", *vm.domain, document)
+    assert "'vdb'" in begun.err and "share-rw" in begun.err, begun
+    lab.tidemark("wait", *vm.domain)
+
 
 
 @test

@@ -521,6 +521,41 @@ test_snapshot_taken (void)
   expect (&d, "vda full! after 11111111/vda: the image is another one than at point 11111111\n");
 }
 
+/* Of the images below no bitmap tells: they must be what they were. */
+static void
+test_images_below (void)
+{
+  static const struct {
+    const char *then, *now, *other;
+  } cases[] = {
+    { "/a#1 /b#2 /c#3", "/a#1 /b#2 /c#3", NULL },
+    { "/a#1 /b#2 /c#3", "/a#1 /b#8 /c#3", "/b" }, /* another file of that name */
+    { "/a#1 /b#2", "/a#1 /d#2", "/d" },           /* qemu-img rebase -u */
+    { "/a#1 /b#2 /c#3", "/a#1 /b#2 /d#4", "/d" },
+    { "/a#1 /b#2", "/a#1 /b#2 /c#3", "/c" },
+    { "/a#1", "/a#1 /b#2", "/b" },
+    { "/a#1 /b#2 /c#3", "/a#1 /c#3 /b#2", "/b" },
+    { "/a#1 /b#2 /c#3", "/a#1 /c#3", NULL }, /* committed or streamed away */
+    { "/a#1 /b#2 /c#3", "/a#1", NULL },
+    { "/a#1 /b", "/a#1 /b#2", NULL }, /* a device has no inode that lasts */
+    { "/a#1 - /c#3", "/a#1 /b#2 /c#3", NULL },
+    { "/a#1 /b#2", "/a#1 -", NULL },
+    { "/a#1", "/a#1 -", "(unknown)" },
+  };
+  for (size_t i = 0; i < G_N_ELEMENTS (cases); i++) {
+    g_auto (Case) c;
+    case_init (&c);
+    add_bitmap (&c, add_disk (&c, "vda", 8 * MIB, cases[i].now), C ("1"), CHUNK, 1);
+    add_point_of (&c, ID ("1"), "vda", 8 * MIB, cases[i].then);
+    g_autofree char *full = g_strdup_printf ("vda full! after 11111111/vda: the image below, '%s',"
+                                             " is another one than at point 11111111\n",
+                                             cases[i].other);
+    expect (&c, cases[i].other != NULL ? full
+                                       : "vda incremental 11111111/vda 65536: checkpoint '" C (
+                                           "1") "' of point 11111111\n");
+  }
+}
+
 /* A template's points are no history of those made of it. */
 static void
 test_template (void)
@@ -804,6 +839,7 @@ main (int argc, char **argv)
   g_test_add_func ("/engine-plan/no-path", test_no_path);
   g_test_add_func ("/engine-plan/domains", test_domains);
   g_test_add_func ("/engine-plan/snapshot-taken", test_snapshot_taken);
+  g_test_add_func ("/engine-plan/images-below", test_images_below);
   g_test_add_func ("/engine-plan/template", test_template);
   g_test_add_func ("/engine-plan/resized-in-between", test_resized_in_between);
   g_test_add_func ("/engine-plan/own-names", test_own_names);

@@ -48,6 +48,20 @@ check_no_strangers (QmpMachine *machine, TmkError **errp)
 }
 
 static void
+warn_about_shared (QmpMachine *machine, const JobPlan *plan, const TmkBeginOptions *options)
+{
+  for (guint i = 0; i < plan->disks->len; i++) {
+    const JobDisk *disk = g_ptr_array_index (plan->disks, i);
+    const QmpDisk *its = qmp_disks_find (machine->disks, disk->name);
+    if (its != NULL && machine_is_shared (machine, its->qom_path))
+      hv_warn (options,
+               "disk '%s': another machine may write to it too (share-rw=on), which neither the"
+               " backup nor a checkpoint sees",
+               disk->name);
+  }
+}
+
+static void
 warn_about (const JobPlan *plan, const TmkBeginOptions *options)
 {
   if (plan->staged)
@@ -154,6 +168,8 @@ static bool
 check_pull (QmpMachine *machine, JobPlan *plan, TmkError **errp)
 {
   plan->staged = staging_is_needed (machine, plan);
+  if (!plan->staged && !plan->direct && !pull_check_jobs (machine, errp))
+    return false;
   return (!plan->staged || staging_check (plan, errp)) && server_check (machine, plan, errp);
 }
 
@@ -194,6 +210,7 @@ begin_steps (QmpMachine *machine, const JobPlan *plan, const TmkBeginOptions *op
   /* The new checkpoint is there, and until the job ends nothing is written to the images. */
   if (machine->place->set_writable != NULL)
     machine->place->set_writable (machine, false);
+  record_set_held (record, false);
   record_set_phase (record, "running");
   return state_write (machine->state, "job", record, errp);
 }
@@ -258,9 +275,16 @@ begin_entered (QmpMachine *machine, const TmkBackupDef *def, const TmkCheckpoint
       || (!plan->direct && !targets_check (plan, machine->disks, options, errp)))
     return false;
   warn_about (plan, options);
+  if (!machine->place->powered_off)
+    warn_about_shared (machine, plan, options);
   complete_checkpoint (plan, known);
 
   g_autoptr (json_t) record = record_new (machine, plan, options->owner, !options->reuse_external);
+  bool runs = false;
+  if (plan->def->pull && !plan->staged && !plan->direct
+      && !qmp_query_status (machine->client, &runs, NULL, errp))
+    return false;
+  record_set_held (record, runs);
   if (!state_write (machine->state, "job", record, errp))
     return false;
   if (begin_steps (machine, plan, options, record, errp))

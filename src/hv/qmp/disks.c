@@ -482,6 +482,8 @@ qmp_disk_why_not (const QmpDisk *disk)
     return "it was started with snapshot=on, so its writes are thrown away";
   if (disk->qdev == NULL)
     return "no device uses it";
+  if (disk->shared)
+    return "another machine may write to it too (share-rw=on), which no checkpoint would see";
   return NULL;
 }
 

@@ -39,7 +39,7 @@ typedef struct {
   char *drive;     /* id of the -drive, or NULL */
   char *root_node; /* what the device is on: the active image, or a filter above it; or NULL */
   char *io_status; /* "ok", "nospace", "failed", or NULL */
-  bool read_only, removable, empty, temporary, firmware, iothread;
+  bool read_only, removable, empty, temporary, firmware, iothread, shared;
   bool powered_off;          /* there is no device, and it may be open read-only */
   const char *no_checkpoint; /* why it can have none, as a clause; static, or NULL */
   GPtrArray *chain;          /* of DiskImage*, active image first; empty for an empty drive */

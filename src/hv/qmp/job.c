@@ -114,8 +114,19 @@ guest_in_trouble (QmpMachine *machine, const json_t *record)
   return NULL;
 }
 
-/* Lets the guest go on if an error on one of the job's disks has paused it: the job is gone, so its
- * write will pass now. It may have met the full target just when the job was being cancelled. */
+/* Is the guest still held for the instant of a begin that failed? */
+static bool
+guest_is_held (QmpMachine *machine, const json_t *record)
+{
+  g_autofree char *status = NULL;
+  bool running;
+  return jsonx_bool (record, "held") && qmp_query_status (machine->client, &running, &status, NULL)
+         && g_strcmp0 (status, "paused") == 0;
+}
+
+/* Lets the guest go on if we hold it, or if an error on one of the job's disks has paused it: the
+ * job is gone, so its write will pass now. It may have met the full target just when the job was
+ * being cancelled. */
 static bool
 resume_guest (QmpMachine *machine, const json_t *record, TmkError **errp)
 {
@@ -124,7 +135,8 @@ resume_guest (QmpMachine *machine, const json_t *record, TmkError **errp)
   if (!machine_refresh (machine, errp))
     return false;
   g_autoptr (TmkError) trouble = guest_in_trouble (machine, record);
-  return trouble == NULL || qmp_run (machine->client, "cont", NULL, errp);
+  return (trouble == NULL && !guest_is_held (machine, record))
+         || qmp_run (machine->client, "cont", NULL, errp);
 }
 
 bool

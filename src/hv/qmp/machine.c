@@ -257,6 +257,17 @@ machine_in_iothread (QmpMachine *machine, const char *qom_path)
   return false;
 }
 
+bool
+machine_is_shared (QmpMachine *machine, const char *qom_path)
+{
+  if (qom_path == NULL)
+    return false;
+  g_autoptr (json_t) shared
+      = qmp_execute (machine->client, "qom-get",
+                     json_pack ("{s:s, s:s}", "path", qom_path, "property", "share-rw"), NULL);
+  return json_is_true (shared);
+}
+
 static const TmkBitmapInfo *
 show_bitmap (HvArena *arena, const QmpDisk *disk, const char *name)
 {
@@ -364,6 +375,7 @@ machine_disks (TmkDomain *domain, TmkError **errp)
   for (guint i = 0; i < n; i++) {
     QmpDisk *disk = g_ptr_array_index (machine->disks, i);
     disk->iothread = machine_in_iothread (machine, disk->qom_path);
+    disk->shared = machine_is_shared (machine, disk->qom_path);
     disks[i] = show_disk (list->arena, disk, folder);
   }
   list->public_part.n_disks = n;

@@ -96,6 +96,9 @@ char *machine_process (long pid);
 /* Does an iothread serve the device at `qom_path` (NULL: no)? */
 bool machine_in_iothread (QmpMachine *machine, const char *qom_path);
 
+/* May others write to the disk of the device at `qom_path` (NULL: no) while it does? */
+bool machine_is_shared (QmpMachine *machine, const char *qom_path);
+
 /* --- the driver's parts, one file each; see HvDriver --------------------------------------- */
 bool machine_inspect (TmkDomain *domain, HvFacts *facts, TmkError **errp);
 TmkDiskList *machine_disks (TmkDomain *domain, TmkError **errp);

@@ -7,10 +7,11 @@
 #include <fcntl.h>
 #include <unistd.h>
 
-#define WATCHDOG_TRIES 60 /* of half a second each */
+#define RESCUE_S 300 /* storage that hangs holds QEMU up, and with it what lets the guest go on */
+#define RESCUE_ALONE 60 /* times that nobody is at the monitor's address: QEMU has ended */
 
-static void
-sync_images (const QmpMachine *machine)
+void
+pause_sync_images (const QmpMachine *machine)
 {
   for (guint i = 0; i < machine->disks->len; i++) {
     const QmpDisk *disk = g_ptr_array_index (machine->disks, i);
@@ -31,8 +32,12 @@ resume_guest (const void *data)
 {
   const char *address = data;
   QmpOptions options = { .greeting_timeout_ms = 500 };
-  for (int i = 0; i < WATCHDOG_TRIES; i++) {
-    g_autoptr (QmpClient) client = qmp_client_open (address, &options, NULL);
+  gint64 deadline = g_get_monotonic_time () + RESCUE_S * G_USEC_PER_SEC;
+  int alone = 0;
+  while (alone < RESCUE_ALONE && g_get_monotonic_time () < deadline) {
+    g_autoptr (TmkError) err = NULL;
+    g_autoptr (QmpClient) client = qmp_client_open (address, &options, &err);
+    alone += client == NULL && tmk_error_code (err) != TMK_ERR_BUSY;
     bool running = false;
     g_autofree char *status = NULL;
     if (client != NULL && qmp_query_status (client, &running, &status, NULL)
@@ -40,6 +45,14 @@ resume_guest (const void *data)
       return;
     g_usleep (20000);
   }
+}
+
+/* May QEMU still do what it was asked for? Not where it answered. */
+static bool
+may_come_yet (const TmkError *err)
+{
+  TmkErrorCode code = tmk_error_code (err);
+  return code == TMK_ERR_TIMEOUT || code == TMK_ERR_GONE || code == TMK_ERR_INVALID;
 }
 
 bool
@@ -51,13 +64,18 @@ pause_begin (QmpMachine *machine, Pause *pause, TmkError **errp)
     return false;
   if (!running)
     return true;
-  sync_images (machine);
+  pause_sync_images (machine);
   if (!watchdog_start (&pause->watchdog, resume_guest, machine->address, errp))
     return false;
   pause->since_us = g_get_monotonic_time ();
-  if (!qmp_run (machine->client, "stop", NULL, errp)) {
-    error_prefix (errp, "cannot hold the guest still");
-    watchdog_dismiss (&pause->watchdog);
+  TmkError *err = NULL;
+  if (!qmp_run (machine->client, "stop", NULL, &err)) {
+    if (may_come_yet (err))
+      watchdog_wake (&pause->watchdog);
+    else
+      watchdog_dismiss (&pause->watchdog);
+    error_prefix (&err, "cannot hold the guest still");
+    error_propagate (errp, err);
     return false;
   }
   pause->stopped = true;

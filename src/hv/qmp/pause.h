@@ -19,7 +19,12 @@ typedef struct {
   gint64 since_us;
 } Pause;
 
-/* Stops the guest if it runs. On failure it runs on. */
+/* So that the guest, whose file systems may be frozen by then, need not wait for it. */
+void pause_sync_images (const QmpMachine *machine);
+
+/* Stops the guest if it runs. On failure it runs on, or will: where QEMU is late to stop it, a
+ * process sees to it for some minutes, and afterwards who takes the job back (record_set_held()).
+ */
 bool pause_begin (QmpMachine *machine, Pause *pause, TmkError **errp);
 
 /* Lets it go on, and stores how long it stood still (0 where it did not run). */

@@ -23,6 +23,27 @@ has_quirk (QmpMachine *machine, QmpQuirk quirk)
   return qmp_has_quirk (qmp_client_version (machine->client), quirk);
 }
 
+bool
+pull_check_jobs (QmpMachine *machine, TmkError **errp)
+{
+  static const char *const kinds[] = { "mirror", "commit", "stream", NULL };
+  g_autoptr (json_t) jobs = qmp_query_jobs (machine->client, errp);
+  size_t i;
+  json_t *job;
+  json_array_foreach (jobs, i, job) {
+    const char *type = jsonx_string (job, "type");
+    if (type == NULL || !g_strv_contains (kinds, type)
+        || g_strcmp0 (jsonx_string (job, "status"), "concluded") == 0)
+      continue;
+    error_set (errp, DOMAIN, TMK_ERR_BUSY, 0,
+               "job '%s' (%s) is under way: it would lose what the guest writes during a pull",
+               jsonx_string (job, "id"), type);
+    error_hint (errp, "wait until it has ended, or end it, and begin again");
+    return false;
+  }
+  return jobs != NULL;
+}
+
 /* --- starting -------------------------------------------------------------------------------- */
 
 typedef void (*AddFunction) (DiskBatch *batch, QmpMachine *machine, const JobPlan *plan,
@@ -112,7 +133,7 @@ take_instant (QmpMachine *machine, const JobPlan *plan, json_t *record, TmkError
   guint64 pause_us;
   if (!pause_begin (machine, &pause, errp))
     return false;
-  bool ok = insert_filters (machine, plan, errp);
+  bool ok = pull_check_jobs (machine, errp) && insert_filters (machine, plan, errp);
   /* Where both fail, why the first did tells more. */
   bool resumed = pause_end (machine, &pause, &pause_us, ok ? errp : NULL);
   json_object_set_new (record, "pause_us", json_integer ((json_int_t) pause_us));
@@ -162,6 +183,8 @@ pull_start (QmpMachine *machine, const JobPlan *plan, const TmkBeginOptions *opt
     return false;
 
   Quiesce quiesce;
+  if (options->agent != NULL)
+    pause_sync_images (machine);
   quiesce_begin (&quiesce, options);
   bool ok = take_instant (machine, plan, record, errp);
   record_set_quiesced (record, &quiesce, options);

@@ -14,6 +14,12 @@
 #include "hv/qmp/plan.h"
 #include "hv/qmp/record.h"
 
+/* Fails with TMK_ERR_BUSY where a job of somebody's has a filter of its own over a disk (a mirror,
+ * a commit, a stream). Ours would go below it, for query-block does not show it, and the device
+ * past both: a mirror would miss what the guest writes from then on, and lose it when it completes.
+ */
+bool pull_check_jobs (QmpMachine *machine, TmkError **errp);
+
 /* From the scratch nodes (open) to the exports. */
 bool pull_start (QmpMachine *machine, const JobPlan *plan, const TmkBeginOptions *options,
                  json_t *record, TmkError **errp);

@@ -167,6 +167,15 @@ record_set_file (json_t *record, const char *path, guint64 dev, guint64 ino)
 }
 
 void
+record_set_held (json_t *record, bool held)
+{
+  if (held)
+    json_object_set_new (record, "held", json_true ());
+  else
+    json_object_del (record, "held");
+}
+
+void
 record_set_server_started (json_t *record)
 {
   const char *instance = jsonx_string (record, "instance");

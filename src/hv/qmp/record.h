@@ -4,7 +4,7 @@
  *
  *   format 1, id, owner, pull, powered_off, staged, direct, exported, pidfile, socket, clients,
  *   phase, address, instance, started_us, pause_us, ended_us, quiesced, frozen_us (where that was
- *   asked for),
+ *   asked for), held (see record_set_held()),
  *   definition (aligned, internal form), checkpoint (the same, or null), checkpoint_name,
  *   disks: [{name, node, mode, incremental, target, target_type, format, backing, size, estimate,
  *            job, done, total, state, error, file, image, snapshot, export, exportbitmap, room,
@@ -23,6 +23,10 @@ json_t *record_new (QmpMachine *machine, const JobPlan *plan, const char *owner,
 
 /* Sets the log entry for the file at `path` (see undo_file()). */
 void record_set_file (json_t *record, const char *path, guint64 dev, guint64 ino);
+
+/* From the begin of a pull until it runs, where the guest ran before: if it is paused then, and
+ * the begin fails, it was us. */
+void record_set_held (json_t *record, bool held);
 
 /* QEMU's NBD server is the job's. */
 void record_set_server_started (json_t *record);

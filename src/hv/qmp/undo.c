@@ -502,6 +502,26 @@ make_writable (QmpMachine *machine, const json_t *log)
     machine->place->set_writable (machine, true);
 }
 
+/* Was a snapshot taken over a filter of the log? Then the filter is under its image, not under a
+ * device, and stays until that image is gone. */
+static void
+hint_at_snapshot (const Undo *undo, const json_t *log, TmkError **errp)
+{
+  size_t i;
+  json_t *entry;
+  json_array_foreach (log, i, entry) {
+    const char *filter = jsonx_string (entry, "filter");
+    if (filter != NULL && jsonx_find (undo->nodes, "node-name", filter) != NULL
+        && !is_in_use (undo->machine, filter)) {
+      error_hint (errp,
+                  "if a snapshot was taken during the backup, its image is on node '%s': commit it"
+                  " to that node (block-commit), remove it (blockdev-del), and try again",
+                  filter);
+      return;
+    }
+  }
+}
+
 bool
 undo_run (QmpMachine *machine, const json_t *log, bool failed, json_t **rest, TmkError **errp)
 {
@@ -512,6 +532,8 @@ undo_run (QmpMachine *machine, const json_t *log, bool failed, json_t **rest, Tm
   if (looked && failed)
     make_writable (machine, log);
   bool ok = looked && undo_all (&undo, log, failed, *rest, &first, errp);
+  if (first != NULL && tmk_error_hint (first) == NULL)
+    hint_at_snapshot (&undo, log, &first);
   json_decref (undo.batch);
   json_decref (undo.jobs);
   json_decref (undo.nodes);
