@@ -499,7 +499,8 @@ def test_four_slow(lab): time.sleep(60)
 def test_five_leaves_a_process(lab): lab.tool("sh", "-c", "sleep 1000 >/dev/null 2>&1 &")
 main()
 """)
-    env = {**os.environ, "TMK_TEST_LOGS": lab.path("logs"), "TIDEMARK_SOAK": "0"}
+    env = {**os.environ, "TMK_TEST_LOGS": lab.path("logs"), "TIDEMARK_SOAK": "0",
+           "TMK_TEST_SLOW": "1"}
     result = run.run([sys.executable, script], rc=1, env=env)
     verdicts = [line for line in result.out.splitlines() if not line.startswith("#")]
     assert verdicts == ["1..5", "ok 1 - one good", "not ok 2 - two bad",
