@@ -45,6 +45,12 @@ repo_writer_free (RepoWriter *writer)
 }
 
 void
+repo_writer_touch (RepoWriter *writer)
+{
+  lease_touch (writer->lease);
+}
+
+void
 repo_writer_stats (RepoWriter *writer, RepoWriterStats *stats)
 {
   g_mutex_lock (&writer->lock);
@@ -174,7 +180,6 @@ writer_pack_finished (RepoWriter *writer, const IndexPack *pack, const unsigned 
 bool
 repo_writer_is_damaged (RepoWriter *writer, const ObjectId *id)
 {
-  lease_touch (writer->lease);
   g_autoptr (IndexSet) set = repo_index (writer->repo, NULL);
   /* Without an index nothing is known to be well. */
   return set == NULL || (index_set_is_noted (set, id) && !index_set_has (set, id));

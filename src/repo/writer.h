@@ -33,6 +33,10 @@ RepoWriter *repo_writer_new (Repo *repo, TmkError **errp);
  * packers must have been freed. NULL is allowed. */
 void repo_writer_free (RepoWriter *writer);
 
+/* Renews the lease when it is time to: cheap otherwise. What stores or publishes does that by
+ * itself; this is for who may work for long without. Any thread. */
+void repo_writer_touch (RepoWriter *writer);
+
 /* Any thread. */
 void repo_writer_stats (RepoWriter *writer, RepoWriterStats *stats);
 
