@@ -181,8 +181,10 @@ bool
 repo_writer_is_damaged (RepoWriter *writer, const ObjectId *id)
 {
   g_autoptr (IndexSet) set = repo_index (writer->repo, NULL);
-  /* Without an index nothing is known to be well. */
-  return set == NULL || (index_set_is_noted (set, id) && !index_set_has (set, id));
+  if (set == NULL) /* nothing is known to be well */
+    return true;
+  bool in_doubt = !index_set_is_whole (set) || index_set_is_noted (set, id);
+  return in_doubt && !index_set_has (set, id);
 }
 
 /* --- the index */

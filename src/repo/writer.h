@@ -54,8 +54,9 @@ void repo_packer_hash (RepoPacker *packer, ObjectKind kind, const void *plain, s
 bool repo_packer_store (RepoPacker *packer, ObjectKind kind, const ObjectId *id, const void *plain,
                         size_t size, uint32_t *stored, TmkError **errp);
 
-/* Is this object noted as damaged? A quick look, for those who know by other means that it is in
- * the repository (the same chunk at the same place in the point before) and would not ask. */
+/* Is this object noted as damaged, or in a pack that is gone? A quick look while all packs are
+ * there, for those who know by other means that it is in the repository (the same chunk at the same
+ * place in the point before) and would not ask. */
 bool repo_writer_is_damaged (RepoWriter *writer, const ObjectId *id);
 
 /* Finishes the pack that is being filled, durably. The packer may be used further. */

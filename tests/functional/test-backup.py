@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 
 from backup import disk_xml
 from lab import Guest, Lab, main, test
@@ -276,6 +277,29 @@ def test_damage_is_healed(lab: Lab) -> None:
     assert healed.disk("vda")["new"] == CHUNK, healed.report
     assert repo.verify(healed.id)["damaged"] == 0
     repo.check_all()
+
+
+@test
+def test_lost_packs_are_made_up_for(lab: Lab) -> None:
+    """What was in a pack that is gone is stored anew by the next full backup, without a verify in
+    between."""
+    vm = lab.vm([lab.disk("vda", "16M")])
+    repo = Repository(lab)
+    vm.writer(vm["vda"]).write_random(0, 5 * M, random.Random(7))
+    repo.backup(vm)
+    lost = packs(repo)
+    # The same chunks elsewhere: a tree that has nothing of the one before, in a pack of its own.
+    vm.writer(vm["vda"]).zero(0, 5 * M)
+    vm.writer(vm["vda"]).write_random(8 * M, 5 * M, random.Random(7))
+    second = repo.backup(vm, "--mode", "full")
+    assert second.disk("vda")["new"] == 0, second.report
+    for path in lost:
+        os.unlink(path)
+    third = repo.backup(vm, "--mode", "full", rc=0)
+    assert third.disk("vda")["new"] == 5 * M, third.report
+    for point in (second, third):
+        assert repo.verify(point.id)["damaged"] == 0
+        repo.check(point)
 
 
 @test
