@@ -319,6 +319,27 @@ def test_a_damaged_tree_is_not_built_upon(lab: Lab) -> None:
 
 
 @test
+def test_an_idle_disk_with_a_damaged_root(lab: Lab) -> None:
+    """Nothing has changed, and verify has noted the root: it is stored again, from the tree where it
+    can be read after all, else the disk is read in full."""
+    vm = lab.vm([lab.disk("vda", "8M")])
+    vm.writer(vm["vda"]).write_random(0, M, lab.rng)
+    for well_again in (False, True):
+        repo = Repository(lab, f"repo{well_again:d}")
+        repo.backup(vm)
+        pack, offset = first_node(repo)
+        flip(pack, offset + 50)
+        repo.run("verify", rc=4)
+        if well_again:
+            flip(pack, offset + 50)
+        point = repo.backup(vm, rc=0 if well_again else 3)
+        point.expect(vda="incremental" if well_again else "full")
+        assert repo.verify(point.id)["damaged"] == 0
+        repo.check_all()
+        repo.backup(vm, rc=0).expect(vda="incremental")
+
+
+@test
 def test_what_is_said(lab: Lab) -> None:
     vm = lab.vm([lab.disk("vda", "4M")])
     repo = Repository(lab)
