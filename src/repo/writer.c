@@ -187,6 +187,12 @@ repo_writer_is_damaged (RepoWriter *writer, const ObjectId *id)
   return in_doubt && !index_set_has (set, id);
 }
 
+void
+repo_writer_distrust_nodes (RepoWriter *writer)
+{
+  atomic_store (&writer->distrusts_nodes, true);
+}
+
 /* --- the index */
 
 /* Puts back what could not be published, before what has come since. Under `lock`. */

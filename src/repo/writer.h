@@ -59,6 +59,10 @@ bool repo_packer_store (RepoPacker *packer, ObjectKind kind, const ObjectId *id,
  * place in the point before) and would not ask. */
 bool repo_writer_is_damaged (RepoWriter *writer, const ObjectId *id);
 
+/* A node was found damaged, and others may be. From now on a node that is there already is read
+ * before it is counted on; one that is damaged is stored again, and noted. Any thread. */
+void repo_writer_distrust_nodes (RepoWriter *writer);
+
 /* Finishes the pack that is being filled, durably. The packer may be used further. */
 bool repo_packer_finish (RepoPacker *packer, TmkError **errp);
 

@@ -247,17 +247,18 @@ def packs(repo: Repository) -> list[str]:
     return sorted(found, key=os.path.getsize)
 
 
-def first_node(repo: Repository) -> tuple[str, int]:
-    """Where the payload of the first record is that is a node: pack and offset."""
+def nodes(repo: Repository) -> list[tuple[str, int]]:
+    """Where the payloads of the full nodes are, roots behind what is below them: pack and offset."""
+    found = []
     for path in packs(repo):
         with open(path, "rb") as file:
             data = file.read()
         at = 32
         while data[at + 8:at + 12] == data[40:44]:  # the magic that every record has
             if data[at + 12] == 2:
-                return path, at + 56
+                found.append((path, at + 56))
             at += 56 + int.from_bytes(data[at + 16:at + 20], "little")
-    raise AssertionError("no node in any pack")
+    return found
 
 
 @test
@@ -308,7 +309,7 @@ def test_a_damaged_tree_is_not_built_upon(lab: Lab) -> None:
     repo = Repository(lab)
     vm.writer(vm["vda"]).write_random(0, 3 * M, lab.rng)
     repo.backup(vm)
-    pack, offset = first_node(repo)
+    [(pack, offset)] = nodes(repo)
     flip(pack, offset + 50)
     vm.writer(vm["vda"]).write(5 * M, CHUNK, 3)
     point = repo.backup(vm, rc=3)
@@ -316,6 +317,29 @@ def test_a_damaged_tree_is_not_built_upon(lab: Lab) -> None:
     assert repo.verify(point.id)["damaged"] == 0
     repo.check(point)
     assert repo.backup(vm, rc=0).modes == {"vda": "incremental"}
+
+
+@test
+def test_damage_in_several_nodes(lab: Lab) -> None:
+    """The backup meets one of them first, and makes the others anew although they would be the same,
+    and nobody had noted them."""
+    vm = lab.vm([lab.disk("vda", "48M")])
+    for at in (0, 16 * M, 32 * M):  # three leaves
+        vm.writer(vm["vda"]).write_random(at, M, lab.rng)
+    for mode in ("full", "incremental"):
+        repo = Repository(lab, f"repo-{mode}")
+        repo.backup(vm)
+        found = nodes(repo)
+        assert len(found) == 4, found
+        for pack, offset in found[:3]:
+            flip(pack, offset + 50)
+        if mode == "incremental":
+            vm.writer(vm["vda"]).write(5 * M, CHUNK, 3)
+        point = repo.backup(vm, "--mode", mode).expect(vda="full")
+        assert repo.verify(point.id)["damaged"] == 0
+        repo.check(point)
+        if mode == "full":
+            repo.check_all()  # the old point has all its nodes again, too
 
 
 @test
@@ -327,7 +351,7 @@ def test_an_idle_disk_with_a_damaged_root(lab: Lab) -> None:
     for well_again in (False, True):
         repo = Repository(lab, f"repo{well_again:d}")
         repo.backup(vm)
-        pack, offset = first_node(repo)
+        [(pack, offset)] = nodes(repo)
         flip(pack, offset + 50)
         repo.run("verify", rc=4)
         if well_again:

@@ -481,6 +481,45 @@ test_bad_root (Fixture *f, gconstpointer unused)
   g_assert_cmpint (tmk_error_code (err), ==, TMK_ERR_DAMAGED);
 }
 
+/* All nodes are damaged, and nobody knows. A tree made from nothing has the same nodes: where they
+ * are distrusted, each is looked at and stored again, and the old copies are noted. */
+static void
+test_distrusted (Fixture *f, gconstpointer unused)
+{
+  static const ObjectId nothing;
+  uint64_t chunks = 256 * 5;
+  g_autoptr (GRand) rand = g_rand_new_with_seed (8);
+  g_autoptr (GArray) ids = g_array_new (FALSE, FALSE, sizeof (ObjectId));
+  g_autofree ObjectId *model = g_new0 (ObjectId, chunks);
+  g_autofree ObjectId *empty = g_new0 (ObjectId, chunks);
+  ObjectId root = { { 0 } }, again = { { 0 } };
+  change_and_publish (f, &root, model, chunks, 0, (unsigned) chunks, rand);
+  check_nodes (f, &root, chunks, ids);
+  for (guint i = 0; i < ids->len; i++)
+    if (i != 2) /* this one is well */
+      damage_node (f, &g_array_index (ids, ObjectId, i));
+  new_session (f);
+  repo_writer_distrust_nodes (f->writer);
+  g_autoptr (TreeBuilder) builder
+      = tree_builder_new (f->repo, f->writer, f->packer, &nothing, chunks);
+  for (uint64_t i = 0; i < chunks; i++)
+    change_chunk (builder, empty, i, &model[i]);
+  check_ok (tree_builder_finish (builder, &again, CHECK_ERRP));
+  publish (f);
+  g_assert_cmpmem (&again, sizeof again, &root, sizeof root);
+  check_nodes (f, &root, chunks, NULL);
+  check_range (f, &root, model, chunks, 0, chunks);
+  g_autoptr (IndexSet) set = repo_index (f->repo, NULL);
+  for (guint i = 0; i < ids->len; i++) {
+    const ObjectId *id = &g_array_index (ids, ObjectId, i);
+    ObjectPlace places[MAX_PLACES];
+    g_assert_cmpuint (index_set_find (set, id, places), ==, i != 2 ? 2 : 1);
+    g_assert_true (places[0].counts && index_set_is_noted (set, id) == (i != 2));
+  }
+  g_autoptr (GPtrArray) notes = case_names (repo_store (f->repo), "damaged");
+  g_assert_cmpuint (notes->len, ==, 1); /* of all of them */
+}
+
 int
 main (int argc, char **argv)
 {
@@ -495,6 +534,7 @@ main (int argc, char **argv)
   g_test_add ("/repo/tree/many-deltas", Fixture, NULL, set_up, test_many_deltas, tear_down);
   g_test_add ("/repo/tree/noted", Fixture, NULL, set_up, test_noted, tear_down);
   g_test_add ("/repo/tree/bad-root", Fixture, NULL, set_up, test_bad_root, tear_down);
+  g_test_add ("/repo/tree/distrusted", Fixture, NULL, set_up, test_distrusted, tear_down);
   g_test_add ("/repo/tree/huge", Fixture, NULL, set_up, test_huge, tear_down);
   return g_test_run ();
 }
