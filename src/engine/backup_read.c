@@ -98,9 +98,11 @@ read_disk (Backup *backup, TmkBlockSource *source, const PlanDisk *plan, bool fr
   return true;
 }
 
+/* Where one node is damaged others may be, of which the same are made now. */
 static void
 become_full (Backup *backup, const PlanDisk *plan, const TmkError *why, ManifestDisk *disk)
 {
+  repo_writer_distrust_nodes (backup->writer);
   hv_warn (&backup->options.begin,
            "disk '%s': the point before is damaged, so it is read in full: %s", disk->name,
            tmk_error_message (why));

@@ -123,6 +123,8 @@ take_piece (Worker *worker, const TmkBlockPiece *piece, TmkError **errp)
 {
   Run *run = worker->run;
   PipelineStats stats = { .looked = piece->length };
+  /* Of zeroes nothing is stored, however long they last. */
+  repo_writer_touch (run->pipeline->writer);
   if (piece->offset % run->chunk_size != 0
       || ((piece->offset + piece->length) % run->chunk_size != 0
           && piece->offset + piece->length != run->size)) {

@@ -25,6 +25,7 @@ struct IndexSet {
   GArray *packs;   /* of StoredPack; ascending, without those of files added later */
   GArray *notes;   /* of DamageNote; ascending */
   GString *skipped;
+  bool packs_missing; /* of a member */
 };
 
 /* --- names of packs */
@@ -147,6 +148,7 @@ add_member (IndexSet *set, IndexFile *file, bool all_there)
     uint64_t expected, size;
     PackName name = index_view_pack (&file->view, i, &expected);
     member.there[i] = all_there || (index_set_has_pack (set, &name, &size) && size == expected);
+    set->packs_missing = set->packs_missing || !member.there[i];
   }
   guint at = 0;
   while (at < set->members->len
@@ -281,6 +283,7 @@ set_copy (const IndexSet *old)
   set->packs = g_array_ref (old->packs);
   set->notes = g_array_ref (old->notes);
   set->skipped = g_string_new (old->skipped->str);
+  set->packs_missing = old->packs_missing;
   for (guint i = 0; i < old->members->len; i++) {
     const Member *from = &g_array_index (old->members, Member, i);
     size_t n = MAX (1, from->file->view.n_packs);
@@ -348,6 +351,12 @@ bool
 index_set_is_noted (const IndexSet *set, const ObjectId *id)
 {
   return set->notes->len > 0 && g_array_binary_search (set->notes, id, compare_note_ids, NULL);
+}
+
+bool
+index_set_is_whole (const IndexSet *set)
+{
+  return !set->packs_missing && set->skipped->len == 0;
 }
 
 static bool

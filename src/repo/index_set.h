@@ -65,6 +65,10 @@ size_t index_set_find (const IndexSet *set, const ObjectId *id, ObjectPlace plac
 /* Is there a note about any copy of it? */
 bool index_set_is_noted (const IndexSet *set, const ObjectId *id);
 
+/* Could all index files be read, and is every pack that they name in the store, as long as it
+ * should be? Else objects may be missing of which there is no note. */
+bool index_set_is_whole (const IndexSet *set);
+
 /* Index files, the newest first. Borrowed. */
 size_t index_set_files (const IndexSet *set);
 const IndexFile *index_set_file (const IndexSet *set, size_t i);

@@ -114,6 +114,12 @@ lease_touch (Lease *lease)
   g_mutex_unlock (&lease->lock);
 }
 
+void
+lease_make_due (Lease *lease)
+{
+  atomic_store (&lease->due, g_get_monotonic_time ());
+}
+
 bool
 lease_check (Lease *lease, TmkError **errp)
 {

@@ -24,6 +24,9 @@ void lease_free (Lease *lease);
  * as it has not ended: it is tried again, and lease_check() has the last word. */
 void lease_touch (Lease *lease);
 
+/* Now is the time; for tests. */
+void lease_make_due (Lease *lease);
+
 /* Is it still there, and has it not ended? TMK_ERR_GONE. */
 bool lease_check (Lease *lease, TmkError **errp);
 

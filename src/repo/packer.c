@@ -9,9 +9,13 @@
  * Nodes are not: a tree that is being made reads its nodes again, which it can only after the pack
  * they are in was finished and published, and that it can have done for its own packs only. So a
  * node may be stored twice where two disks are alike, and never by one packer.
+ *
+ * Nodes that it finds damaged are noted all at once, before the pack that has their new copies is
+ * finished: later those would be noted, too.
  */
 #include "repo/writer_priv.h"
 
+#include "format/node.h"
 #include "repo/hash.h"
 #include "repo/record.h"
 
@@ -33,7 +37,9 @@ struct RepoPacker {
   const RepoConfig *config;
   Hash hash;
   ZSTD_CCtx *zstd;
-  IdSet own; /* nodes it has stored, and that may not be published yet */
+  IdSet own;          /* nodes it has stored, and that may not be published yet */
+  RepoReader *reader; /* looks at nodes that are distrusted; made when it is first needed */
+  GArray *damaged;    /* of ObjectId: nodes found damaged, and not noted yet */
 
   ObjWriter *out; /* NULL: there is no pack */
   unsigned char *buffer;
@@ -67,6 +73,7 @@ repo_packer_new (RepoWriter *writer, TmkError **errp)
   packer->writer = writer;
   packer->config = repo_config (writer->repo);
   packer->table = g_byte_array_new ();
+  packer->damaged = g_array_new (FALSE, FALSE, sizeof (ObjectId));
   if (!hash_init (&packer->hash, errp))
     return NULL;
   packer->zstd = new_zstd (packer->config, errp);
@@ -105,6 +112,8 @@ repo_packer_free (RepoPacker *packer)
   hash_clear (&packer->hash);
   ZSTD_freeCCtx (packer->zstd);
   id_set_clear (&packer->own);
+  repo_reader_free (packer->reader);
+  g_array_unref (packer->damaged);
   g_byte_array_unref (packer->table);
   g_free (packer->buffer);
   g_free (packer);
@@ -231,6 +240,18 @@ publish (RepoPacker *packer, IndexPack *pack, TmkError **errp)
          && obj_writer_commit (packer->out, name, errp);
 }
 
+static bool
+note_damaged (RepoPacker *packer, TmkError **errp)
+{
+  const GArray *ids = packer->damaged;
+  if (ids->len > 0
+      && !repo_note_damage (packer->writer->repo, (const ObjectId *) (void *) ids->data, ids->len,
+                            errp))
+    return false;
+  g_array_set_size (packer->damaged, 0);
+  return true;
+}
+
 bool
 repo_packer_finish (RepoPacker *packer, TmkError **errp)
 {
@@ -239,7 +260,7 @@ repo_packer_finish (RepoPacker *packer, TmkError **errp)
     return writer_check (packer->writer, errp);
   IndexPack pack;
   TmkError *err = NULL;
-  if (!publish (packer, &pack, &err)) {
+  if (!note_damaged (packer, &err) || !publish (packer, &pack, &err)) {
     writer_break (packer->writer, err);
     give_up (packer);
     error_propagate (errp, err);
@@ -263,7 +284,7 @@ static bool
 join (RepoPacker *to, RepoPacker *from, TmkError **errp)
 {
   size_t length = from->fill - PACK_HEADER_SIZE;
-  if (!prepare (to, length, errp))
+  if (!note_damaged (from, errp) || !prepare (to, length, errp))
     return false;
   for (uint32_t i = 0; i < from->entries; i++) {
     unsigned char *row = from->table->data + (size_t) i * PACK_ENTRY_SIZE;
@@ -307,6 +328,31 @@ repo_packer_finish_all (RepoPacker *const *packers, size_t n, TmkError **errp)
 
 /* --- objects */
 
+/* Is a node there, as the index says or, where that is not trusted, as its contents show? */
+static bool
+has_node (RepoPacker *packer, ObjectKind kind, const ObjectId *id, bool *found, TmkError **errp)
+{
+  unsigned char buffer[NODE_MAX_SIZE];
+  size_t length;
+  TmkError *err = NULL;
+  if (!repo_has (packer->writer->repo, id, found, errp))
+    return false;
+  if (!*found || !atomic_load (&packer->writer->distrusts_nodes))
+    return true;
+  if (packer->reader == NULL)
+    packer->reader = repo_reader_new (packer->writer->repo, true);
+  if (repo_reader_read (packer->reader, id, kind, buffer, sizeof buffer, &length, &err))
+    return true;
+  if (tmk_error_code (err) != TMK_ERR_DAMAGED) {
+    error_propagate (errp, err);
+    return false;
+  }
+  tmk_error_free (err);
+  g_array_append_vals (packer->damaged, id, 1);
+  *found = false;
+  return true;
+}
+
 /* Is it new, and are we to store it? */
 static bool
 claim (RepoPacker *packer, ObjectKind kind, const ObjectId *id, bool *mine, TmkError **errp)
@@ -314,7 +360,7 @@ claim (RepoPacker *packer, ObjectKind kind, const ObjectId *id, bool *mine, TmkE
   if (kind == OBJECT_CHUNK)
     return writer_claim (packer->writer, id, mine, errp);
   bool found = id_set_has (&packer->own, id);
-  if (!found && !repo_has (packer->writer->repo, id, &found, errp))
+  if (!found && !has_node (packer, kind, id, &found, errp))
     return false;
   *mine = !found;
   if (found)

@@ -79,7 +79,8 @@ bool tree_builder_exchange (TreeBuilder *builder, uint64_t chunk, const ObjectId
 bool tree_builder_set_zero (TreeBuilder *builder, uint64_t first, uint64_t count, uint64_t *changed,
                             TmkError **errp);
 
-/* Stores what is left. The packer is not finished by this. The builder may be used further. */
+/* Stores what is left. The root has been read then, even if nothing was touched: TMK_ERR_DAMAGED
+ * where it cannot be. The packer is not finished by this. The builder may be used further. */
 bool tree_builder_finish (TreeBuilder *builder, ObjectId *root, TmkError **errp);
 
 G_DEFINE_AUTOPTR_CLEANUP_FUNC (TreeBuilder, tree_builder_free)

@@ -12,6 +12,9 @@
  * An open node knows which slots differ from the full node that it came from, so that it can be
  * stored as a delta to that one; of a node that was a delta, to that delta's base, so that deltas
  * never chain.
+ *
+ * A node that can be read, but from a copy that does not count, is stored again, in full: no tree
+ * that is made may rely on one that was noted as damaged.
  */
 #include "repo/tree.h"
 
@@ -40,6 +43,8 @@ struct OpenNode {
 
 struct TreeBuilder {
   /* fixed */
+  Repo *repo;
+  ObjectId base; /* what the tree began as */
   uint64_t chunks;
   unsigned levels, max_leaves;
 
@@ -120,16 +125,30 @@ load_node (TreeBuilder *builder, const ObjectId *id, unsigned level, Node *node,
   return tree_read_node (builder->reader, id, level, node, delta, is_delta, errp);
 }
 
+/* May a tree rely on what is stored of a node? */
+static bool
+check_counts (TreeBuilder *builder, const ObjectId *id, const NodeDelta *delta, bool *counts,
+              TmkError **errp)
+{
+  return repo_has (builder->repo, id, counts, errp)
+         && (delta == NULL || !*counts || repo_has (builder->repo, &delta->base, counts, errp));
+}
+
 static bool
 read_node (TreeBuilder *builder, OpenNode *open, unsigned level, TmkError **errp)
 {
   NodeDelta delta;
-  bool is_delta;
+  bool is_delta, counts;
   open->node.level = level;
   if (object_id_is_zero (&open->id))
     return true;
-  if (!load_node (builder, &open->id, level, &open->node, &delta, &is_delta, errp))
+  if (!load_node (builder, &open->id, level, &open->node, &delta, &is_delta, errp)
+      || !check_counts (builder, &open->id, is_delta ? &delta : NULL, &counts, errp))
     return false;
+  if (!counts) {
+    open->changed = true; /* and it has no base */
+    return true;
+  }
   open->base = is_delta ? delta.base : open->id;
   for (unsigned i = 0; is_delta && i < delta.n; i++)
     slot_set_add (&open->touched, delta.slots[i]);
@@ -384,11 +403,22 @@ tree_builder_set_zero (TreeBuilder *builder, uint64_t first, uint64_t count, uin
   return ok;
 }
 
+/* Of a tree of which nothing was touched, the root is looked at nevertheless: nobody else would. */
+static bool
+look_at_root (TreeBuilder *builder, TmkError **errp)
+{
+  bool untouched = builder->root == NULL && object_id_equal (&builder->root_id, &builder->base);
+  if (!untouched || object_id_is_zero (&builder->base))
+    return true;
+  return open_node (builder, NULL, 0, builder->levels - 1, errp) != NULL;
+}
+
 bool
 tree_builder_finish (TreeBuilder *builder, ObjectId *root, TmkError **errp)
 {
   g_mutex_lock (&builder->lock);
-  bool ok = builder->root == NULL || close_node (builder, builder->root, errp);
+  bool ok = look_at_root (builder, errp)
+            && (builder->root == NULL || close_node (builder, builder->root, errp));
   if (ok)
     *root = builder->root_id;
   g_mutex_unlock (&builder->lock);
@@ -405,9 +435,10 @@ tree_builder_new (Repo *repo, RepoWriter *writer, RepoPacker *packer, const Obje
   g_mutex_init (&builder->lock);
   g_queue_init (&builder->leaves);
   builder->reader = repo_reader_new (repo, true);
+  builder->repo = repo;
   builder->writer = writer;
   builder->packer = packer;
-  builder->root_id = *base;
+  builder->base = builder->root_id = *base;
   builder->chunks = chunks;
   builder->levels = tree_levels (chunks);
   builder->max_leaves = LEAVES_MAX;

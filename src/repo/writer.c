@@ -45,6 +45,12 @@ repo_writer_free (RepoWriter *writer)
 }
 
 void
+repo_writer_touch (RepoWriter *writer)
+{
+  lease_touch (writer->lease);
+}
+
+void
 repo_writer_stats (RepoWriter *writer, RepoWriterStats *stats)
 {
   g_mutex_lock (&writer->lock);
@@ -174,10 +180,17 @@ writer_pack_finished (RepoWriter *writer, const IndexPack *pack, const unsigned 
 bool
 repo_writer_is_damaged (RepoWriter *writer, const ObjectId *id)
 {
-  lease_touch (writer->lease);
   g_autoptr (IndexSet) set = repo_index (writer->repo, NULL);
-  /* Without an index nothing is known to be well. */
-  return set == NULL || (index_set_is_noted (set, id) && !index_set_has (set, id));
+  if (set == NULL) /* nothing is known to be well */
+    return true;
+  bool in_doubt = !index_set_is_whole (set) || index_set_is_noted (set, id);
+  return in_doubt && !index_set_has (set, id);
+}
+
+void
+repo_writer_distrust_nodes (RepoWriter *writer)
+{
+  atomic_store (&writer->distrusts_nodes, true);
 }
 
 /* --- the index */

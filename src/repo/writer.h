@@ -33,6 +33,10 @@ RepoWriter *repo_writer_new (Repo *repo, TmkError **errp);
  * packers must have been freed. NULL is allowed. */
 void repo_writer_free (RepoWriter *writer);
 
+/* Renews the lease when it is time to: cheap otherwise. What stores or publishes does that by
+ * itself; this is for who may work for long without. Any thread. */
+void repo_writer_touch (RepoWriter *writer);
+
 /* Any thread. */
 void repo_writer_stats (RepoWriter *writer, RepoWriterStats *stats);
 
@@ -50,9 +54,14 @@ void repo_packer_hash (RepoPacker *packer, ObjectKind kind, const void *plain, s
 bool repo_packer_store (RepoPacker *packer, ObjectKind kind, const ObjectId *id, const void *plain,
                         size_t size, uint32_t *stored, TmkError **errp);
 
-/* Is this object noted as damaged? A quick look, for those who know by other means that it is in
- * the repository (the same chunk at the same place in the point before) and would not ask. */
+/* Is this object noted as damaged, or in a pack that is gone? A quick look while all packs are
+ * there, for those who know by other means that it is in the repository (the same chunk at the same
+ * place in the point before) and would not ask. */
 bool repo_writer_is_damaged (RepoWriter *writer, const ObjectId *id);
+
+/* A node was found damaged, and others may be. From now on a node that is there already is read
+ * before it is counted on; one that is damaged is stored again, and noted. Any thread. */
+void repo_writer_distrust_nodes (RepoWriter *writer);
 
 /* Finishes the pack that is being filled, durably. The packer may be used further. */
 bool repo_packer_finish (RepoPacker *packer, TmkError **errp);

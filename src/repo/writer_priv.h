@@ -20,6 +20,8 @@ struct RepoWriter {
   Lease *lease;
   /* Something that others count on was not stored: nothing can be committed any more. */
   atomic_bool broken;
+  /* Nodes that are there already are to be read before they are counted on. */
+  atomic_bool distrusts_nodes;
   /* How often an index file was published: who looked before must look again. */
   atomic_uint generation;
   size_t publish_entries; /* PUBLISH_ENTRIES, or less in tests */

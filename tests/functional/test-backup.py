@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 
 from backup import backup_xml, disk_xml
 from lab import Guest, Lab, main, test
@@ -290,17 +291,18 @@ def packs(repo: Repository) -> list[str]:
     return sorted(found, key=os.path.getsize)
 
 
-def first_node(repo: Repository) -> tuple[str, int]:
-    """Where the payload of the first record is that is a node: pack and offset."""
+def nodes(repo: Repository) -> list[tuple[str, int]]:
+    """Where the payloads of the full nodes are, roots behind what is below them: pack and offset."""
+    found = []
     for path in packs(repo):
         with open(path, "rb") as file:
             data = file.read()
         at = 32
         while data[at + 8:at + 12] == data[40:44]:  # the magic that every record has
             if data[at + 12] == 2:
-                return path, at + 56
+                found.append((path, at + 56))
             at += 56 + int.from_bytes(data[at + 16:at + 20], "little")
-    raise AssertionError("no node in any pack")
+    return found
 
 
 @test
@@ -323,12 +325,35 @@ def test_damage_is_healed(lab: Lab) -> None:
 
 
 @test
+def test_lost_packs_are_made_up_for(lab: Lab) -> None:
+    """What was in a pack that is gone is stored anew by the next full backup, without a verify in
+    between."""
+    vm = lab.vm([lab.disk("vda", "16M")])
+    repo = Repository(lab)
+    vm.writer(vm["vda"]).write_random(0, 5 * M, random.Random(7))
+    repo.backup(vm)
+    lost = packs(repo)
+    # The same chunks elsewhere: a tree that has nothing of the one before, in a pack of its own.
+    vm.writer(vm["vda"]).zero(0, 5 * M)
+    vm.writer(vm["vda"]).write_random(8 * M, 5 * M, random.Random(7))
+    second = repo.backup(vm, "--mode", "full")
+    assert second.disk("vda")["new"] == 0, second.report
+    for path in lost:
+        os.unlink(path)
+    third = repo.backup(vm, "--mode", "full", rc=0)
+    assert third.disk("vda")["new"] == 5 * M, third.report
+    for point in (second, third):
+        assert repo.verify(point.id)["damaged"] == 0
+        repo.check(point)
+
+
+@test
 def test_a_damaged_tree_is_not_built_upon(lab: Lab) -> None:
     vm = lab.vm([lab.disk("vda", "8M")])
     repo = Repository(lab)
     vm.writer(vm["vda"]).write_random(0, 3 * M, lab.rng)
     repo.backup(vm)
-    pack, offset = first_node(repo)
+    [(pack, offset)] = nodes(repo)
     flip(pack, offset + 50)
     vm.writer(vm["vda"]).write(5 * M, CHUNK, 3)
     point = repo.backup(vm, rc=3)
@@ -336,6 +361,50 @@ def test_a_damaged_tree_is_not_built_upon(lab: Lab) -> None:
     assert repo.verify(point.id)["damaged"] == 0
     repo.check(point)
     assert repo.backup(vm, rc=0).modes == {"vda": "incremental"}
+
+
+@test
+def test_damage_in_several_nodes(lab: Lab) -> None:
+    """The backup meets one of them first, and makes the others anew although they would be the same,
+    and nobody had noted them."""
+    vm = lab.vm([lab.disk("vda", "48M")])
+    for at in (0, 16 * M, 32 * M):  # three leaves
+        vm.writer(vm["vda"]).write_random(at, M, lab.rng)
+    for mode in ("full", "incremental"):
+        repo = Repository(lab, f"repo-{mode}")
+        repo.backup(vm)
+        found = nodes(repo)
+        assert len(found) == 4, found
+        for pack, offset in found[:3]:
+            flip(pack, offset + 50)
+        if mode == "incremental":
+            vm.writer(vm["vda"]).write(5 * M, CHUNK, 3)
+        point = repo.backup(vm, "--mode", mode).expect(vda="full")
+        assert repo.verify(point.id)["damaged"] == 0
+        repo.check(point)
+        if mode == "full":
+            repo.check_all()  # the old point has all its nodes again, too
+
+
+@test
+def test_an_idle_disk_with_a_damaged_root(lab: Lab) -> None:
+    """Nothing has changed, and verify has noted the root: it is stored again, from the tree where it
+    can be read after all, else the disk is read in full."""
+    vm = lab.vm([lab.disk("vda", "8M")])
+    vm.writer(vm["vda"]).write_random(0, M, lab.rng)
+    for well_again in (False, True):
+        repo = Repository(lab, f"repo{well_again:d}")
+        repo.backup(vm)
+        [(pack, offset)] = nodes(repo)
+        flip(pack, offset + 50)
+        repo.run("verify", rc=4)
+        if well_again:
+            flip(pack, offset + 50)
+        point = repo.backup(vm, rc=0 if well_again else 3)
+        point.expect(vda="incremental" if well_again else "full")
+        assert repo.verify(point.id)["damaged"] == 0
+        repo.check_all()
+        repo.backup(vm, rc=0).expect(vda="incremental")
 
 
 @test

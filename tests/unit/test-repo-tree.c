@@ -3,9 +3,10 @@
  * Proves: a tree built in any order, with few leaves in memory, reads back as an array of ids that
  * went through the same changes; so do walks of parts and differences of two; an unchanged tree is
  * the same object; a few changes cost a few deltas, which never chain; huge disks cost what is
- * touched.
+ * touched; no tree is made of nodes that are known to be damaged.
  */
-#include "repo/tree.h"
+#include "repo-case.h"
+#include "repo/repo_priv.h"
 #include "util/bytes.h"
 
 static TmkError *check_error;
@@ -28,6 +29,16 @@ typedef struct {
   RepoPacker *packer;
 } Fixture;
 
+/* One that has stored nothing yet. */
+static void
+new_session (Fixture *f)
+{
+  repo_packer_free (f->packer);
+  repo_writer_free (f->writer);
+  f->writer = check_got (repo_writer_new (f->repo, CHECK_ERRP));
+  f->packer = check_got (repo_packer_new (f->writer, CHECK_ERRP));
+}
+
 static void
 set_up (Fixture *f, gconstpointer unused)
 {
@@ -36,8 +47,7 @@ set_up (Fixture *f, gconstpointer unused)
   repo_config_default (&config);
   check_ok (repo_create (store, &config, CHECK_ERRP));
   f->repo = check_got (repo_open (store, CHECK_ERRP));
-  f->writer = check_got (repo_writer_new (f->repo, CHECK_ERRP));
-  f->packer = check_got (repo_packer_new (f->writer, CHECK_ERRP));
+  new_session (f);
 }
 
 static void
@@ -131,6 +141,56 @@ no_chain (const ObjectId *id, ObjectKind kind, void *data, TmkError **errp)
   unsigned *n = data;
   n[kind == OBJECT_DELTA]++;
   return true;
+}
+
+/* ---- damage --------------------------------------------------------------------------------- */
+
+typedef struct {
+  Fixture *f;
+  GArray *ids; /* or NULL */
+} Nodes;
+
+static bool
+visit_node (const ObjectId *id, ObjectKind kind, void *data, TmkError **errp)
+{
+  Nodes *nodes = data;
+  bool found = false;
+  check_ok (repo_has (nodes->f->repo, id, &found, CHECK_ERRP));
+  g_assert_true (found);
+  if (nodes->ids != NULL)
+    g_array_append_vals (nodes->ids, id, 1);
+  return true;
+}
+
+/* Every node of the tree counts. `ids` (may be NULL): all of them, those of leaves behind the root.
+ */
+static void
+check_nodes (Fixture *f, const ObjectId *root, uint64_t chunks, GArray *ids)
+{
+  g_autoptr (RepoReader) reader = repo_reader_new (f->repo, true);
+  Nodes nodes = { f, ids };
+  if (ids != NULL)
+    g_array_set_size (ids, 0);
+  check_ok (tree_walk_nodes (reader, root, chunks, visit_node, &nodes, CHECK_ERRP));
+}
+
+static void
+damage_node (Fixture *f, const ObjectId *id)
+{
+  g_autoptr (IndexSet) set = repo_index (f->repo, NULL);
+  ObjectPlace places[MAX_PLACES];
+  g_assert_cmpuint (index_set_find (set, id, places), ==, 1);
+  g_autofree char *pack = pack_object_name (&places[0].pack);
+  case_flip (repo_store (f->repo), pack, places[0].offset + RECORD_HEADER_SIZE + 50, 3);
+}
+
+static void
+note_node (Fixture *f, const ObjectId *id)
+{
+  bool found = true;
+  check_ok (repo_note_damage (f->repo, id, 1, CHECK_ERRP));
+  check_ok (repo_has (f->repo, id, &found, CHECK_ERRP));
+  g_assert_false (found);
 }
 
 /* ---- the tests ------------------------------------------------------------------------------ */
@@ -349,6 +409,117 @@ test_many_deltas (Fixture *f, gconstpointer unused)
   g_assert_cmpuint ((then.metadata - stats.metadata) / (ROUNDS * LEAVES), <, 1600);
 }
 
+/* A session that begins a tree as `root` and changes `n` chunks from `first` on; without `fresh` to
+ * what they are. */
+static void
+change_and_publish (Fixture *f, ObjectId *root, ObjectId *model, uint64_t chunks, uint64_t first,
+                    unsigned n, GRand *fresh)
+{
+  new_session (f);
+  g_autoptr (TreeBuilder) builder = tree_builder_new (f->repo, f->writer, f->packer, root, chunks);
+  for (uint64_t i = first; i < first + n; i++) {
+    ObjectId id = fresh != NULL ? random_id (fresh) : model[i];
+    change_chunk (builder, model, i, &id);
+  }
+  check_ok (tree_builder_finish (builder, root, CHECK_ERRP));
+  publish (f);
+}
+
+/* Nodes noted as damaged that can be read: who meets one stores it again. */
+static void
+test_noted (Fixture *f, gconstpointer unused)
+{
+  uint64_t chunks = 256 * 3;
+  g_autoptr (GRand) rand = g_rand_new_with_seed (6);
+  g_autoptr (GArray) ids = g_array_new (FALSE, FALSE, sizeof (ObjectId));
+  g_autofree ObjectId *model = g_new0 (ObjectId, chunks);
+  ObjectId root = { { 0 } };
+  change_and_publish (f, &root, model, chunks, 0, (unsigned) chunks, rand);
+  check_nodes (f, &root, chunks, ids);
+  g_assert_cmpuint (ids->len, ==, 4);
+
+  /* The root, of a tree in which nothing changes. */
+  ObjectId before = root, leaf = g_array_index (ids, ObjectId, 1);
+  note_node (f, &root);
+  change_and_publish (f, &root, model, chunks, 0, 0, NULL);
+  g_assert_cmpmem (&root, sizeof root, &before, sizeof before);
+  check_nodes (f, &root, chunks, ids);
+
+  /* A leaf whose every chunk is what it was. */
+  note_node (f, &leaf);
+  change_and_publish (f, &root, model, chunks, 0, 1, NULL);
+  g_assert_cmpmem (&root, sizeof root, &before, sizeof before);
+  check_nodes (f, &root, chunks, ids);
+
+  /* The base of a delta, and a delta. */
+  change_and_publish (f, &root, model, chunks, 5, 1, rand);
+  note_node (f, &leaf);
+  change_and_publish (f, &root, model, chunks, 6, 1, rand);
+  check_nodes (f, &root, chunks, ids);
+  change_and_publish (f, &root, model, chunks, 300, 1, rand);
+  check_nodes (f, &root, chunks, ids);
+  for (guint i = 1; i < ids->len; i++) {
+    note_node (f, &g_array_index (ids, ObjectId, i));
+    change_and_publish (f, &root, model, chunks, 0, (unsigned) chunks, NULL);
+    check_nodes (f, &root, chunks, NULL);
+    check_range (f, &root, model, chunks, 0, chunks);
+  }
+}
+
+/* The root of a tree in which nothing changes: it is found to be damaged all the same. */
+static void
+test_bad_root (Fixture *f, gconstpointer unused)
+{
+  g_autoptr (GRand) rand = g_rand_new_with_seed (7);
+  g_autofree ObjectId *model = g_new0 (ObjectId, 300);
+  g_autoptr (TmkError) err = NULL;
+  ObjectId root = { { 0 } };
+  change_and_publish (f, &root, model, 300, 0, 300, rand);
+  damage_node (f, &root);
+  g_autoptr (TreeBuilder) builder = tree_builder_new (f->repo, f->writer, f->packer, &root, 300);
+  g_assert_false (tree_builder_finish (builder, &root, &err));
+  g_assert_cmpint (tmk_error_code (err), ==, TMK_ERR_DAMAGED);
+}
+
+/* All nodes are damaged, and nobody knows. A tree made from nothing has the same nodes: where they
+ * are distrusted, each is looked at and stored again, and the old copies are noted. */
+static void
+test_distrusted (Fixture *f, gconstpointer unused)
+{
+  static const ObjectId nothing;
+  uint64_t chunks = 256 * 5;
+  g_autoptr (GRand) rand = g_rand_new_with_seed (8);
+  g_autoptr (GArray) ids = g_array_new (FALSE, FALSE, sizeof (ObjectId));
+  g_autofree ObjectId *model = g_new0 (ObjectId, chunks);
+  g_autofree ObjectId *empty = g_new0 (ObjectId, chunks);
+  ObjectId root = { { 0 } }, again = { { 0 } };
+  change_and_publish (f, &root, model, chunks, 0, (unsigned) chunks, rand);
+  check_nodes (f, &root, chunks, ids);
+  for (guint i = 0; i < ids->len; i++)
+    if (i != 2) /* this one is well */
+      damage_node (f, &g_array_index (ids, ObjectId, i));
+  new_session (f);
+  repo_writer_distrust_nodes (f->writer);
+  g_autoptr (TreeBuilder) builder
+      = tree_builder_new (f->repo, f->writer, f->packer, &nothing, chunks);
+  for (uint64_t i = 0; i < chunks; i++)
+    change_chunk (builder, empty, i, &model[i]);
+  check_ok (tree_builder_finish (builder, &again, CHECK_ERRP));
+  publish (f);
+  g_assert_cmpmem (&again, sizeof again, &root, sizeof root);
+  check_nodes (f, &root, chunks, NULL);
+  check_range (f, &root, model, chunks, 0, chunks);
+  g_autoptr (IndexSet) set = repo_index (f->repo, NULL);
+  for (guint i = 0; i < ids->len; i++) {
+    const ObjectId *id = &g_array_index (ids, ObjectId, i);
+    ObjectPlace places[MAX_PLACES];
+    g_assert_cmpuint (index_set_find (set, id, places), ==, i != 2 ? 2 : 1);
+    g_assert_true (places[0].counts && index_set_is_noted (set, id) == (i != 2));
+  }
+  g_autoptr (GPtrArray) notes = case_names (repo_store (f->repo), "damaged");
+  g_assert_cmpuint (notes->len, ==, 1); /* of all of them */
+}
+
 int
 main (int argc, char **argv)
 {
@@ -361,6 +532,9 @@ main (int argc, char **argv)
   g_test_add ("/repo/tree/all-in-order", Fixture, NULL, set_up, test_all_in_order, tear_down);
   g_test_add ("/repo/tree/deltas", Fixture, NULL, set_up, test_deltas, tear_down);
   g_test_add ("/repo/tree/many-deltas", Fixture, NULL, set_up, test_many_deltas, tear_down);
+  g_test_add ("/repo/tree/noted", Fixture, NULL, set_up, test_noted, tear_down);
+  g_test_add ("/repo/tree/bad-root", Fixture, NULL, set_up, test_bad_root, tear_down);
+  g_test_add ("/repo/tree/distrusted", Fixture, NULL, set_up, test_distrusted, tear_down);
   g_test_add ("/repo/tree/huge", Fixture, NULL, set_up, test_huge, tear_down);
   return g_test_run ();
 }

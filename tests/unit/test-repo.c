@@ -578,6 +578,15 @@ test_wrong_id (void)
 }
 
 static void
+assert_is_damaged (Repo *repo, unsigned chunk, bool expected)
+{
+  g_autoptr (RepoWriter) writer = repo_writer_new (repo, NULL);
+  ObjectId id;
+  chunk_id (chunk, &id);
+  g_assert_true (repo_writer_is_damaged (writer, &id) == expected);
+}
+
+static void
 test_lost_pack (gconstpointer cut)
 {
   g_autoptr (Repo) repo = new_repo (NULL, obj_store_new_memory ());
@@ -595,9 +604,31 @@ test_lost_pack (gconstpointer cut)
   assert_code (&err, TMK_ERR_DAMAGED);
   if (cut != NULL) /* what is left of it can be read */
     g_assert_true (read_chunk (reader, 0, &err));
+  assert_is_damaged (repo, 8, true); /* although no note says so */
+  assert_is_damaged (repo, 10, true);
   g_assert_true (backup (repo, "0000000000000002", 0, 9, &n, NULL, NULL));
   g_assert_cmpuint (n, ==, 9);
   assert_reads (repo, 0, 9);
+  assert_is_damaged (repo, 8, false);
+  assert_is_damaged (repo, 10, true);
+}
+
+/* An index file that cannot be read: what it knew is not relied on. */
+static void
+test_lost_index (void)
+{
+  g_autoptr (Repo) first = new_repo (NULL, obj_store_new_memory ());
+  ObjStore *store = repo_store (first);
+  unsigned n;
+  g_assert_true (backup (first, "0000000000000001", 0, 9, &n, NULL, NULL));
+  g_autoptr (GPtrArray) index = names_in (store, "index", NULL);
+  g_assert_true (backup (first, "0000000000000002", 9, 9, &n, NULL, NULL));
+  g_autoptr (Repo) repo = repo_open (obj_store_share_memory (store), NULL);
+  assert_is_damaged (repo, 3, false);
+  damage (store, index->pdata[0], 20); /* its header */
+  g_autoptr (Repo) later = repo_open (obj_store_share_memory (store), NULL);
+  assert_is_damaged (later, 3, true);
+  assert_is_damaged (later, 12, false);
 }
 
 /* Two copies in two packs: reading finds the one that is left. */
@@ -792,6 +823,7 @@ main (int argc, char **argv)
   g_test_add_func ("/repo/wrong-id", test_wrong_id);
   g_test_add_data_func ("/repo/lost-pack/gone", NULL, test_lost_pack);
   g_test_add_data_func ("/repo/lost-pack/cut", GINT_TO_POINTER (1), test_lost_pack);
+  g_test_add_func ("/repo/lost-index", test_lost_index);
   g_test_add_func ("/repo/two-copies", test_two_copies);
   g_test_add_func ("/repo/merge", test_merge);
   g_test_add_func ("/repo/merge-healed", test_merge_healed);
