@@ -198,8 +198,8 @@ find_open (const IndexSet *old, const char *name)
   return NULL;
 }
 
-/* Opens what was listed. One that makes no sense is left out: what it knows counts as missing, and
- * is stored again. `*vanished`: one is gone by now. */
+/* Opens what was listed. One that makes no sense, or cannot be read, is left out: what it knows
+ * counts as missing, and is stored again. `*vanished`: one is gone by now. */
 static bool
 open_files (IndexSet *set, GPtrArray *files, const GArray *listing, ObjStore *store,
             const RepoId *repo, const IndexSet *old, bool *vanished, TmkError **errp)
@@ -215,7 +215,7 @@ open_files (IndexSet *set, GPtrArray *files, const GArray *listing, ObjStore *st
     } else if (tmk_error_code (err) == TMK_ERR_NOT_FOUND) {
       *vanished = true;
       return true;
-    } else if (tmk_error_code (err) == TMK_ERR_DAMAGED) {
+    } else if (is_damage (err)) {
       g_string_append_printf (set->skipped, "%s%s", set->skipped->len > 0 ? "; " : "",
                               tmk_error_message (err));
     } else {

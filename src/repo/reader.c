@@ -9,10 +9,9 @@
  */
 #include "repo/repo_priv.h"
 
+#include "repo/damage.h"
 #include "repo/hash.h"
 #include "repo/record.h"
-
-#include <errno.h>
 
 #define DOMAIN "repo"
 #define OPEN_PACKS 16
@@ -144,16 +143,6 @@ read_place (RepoReader *reader, const ObjectPlace *place, const Wanted *wanted,
          && check_header (header, wanted, errp)
          && ((!reader->verify && place->counts)
              || check_id (reader, wanted->id, header->kind, wanted->buffer, header->plain, errp));
-}
-
-/* What a failure to read a copy means for the object. A medium that cannot be read is damage; that
- * we may not read it, say, is none. */
-static bool
-is_damage (const TmkError *err)
-{
-  TmkErrorCode code = tmk_error_code (err);
-  return code == TMK_ERR_DAMAGED || code == TMK_ERR_NOT_FOUND
-         || (code == TMK_ERR_IO && tmk_error_errno (err) == EIO);
 }
 
 static void

@@ -14,7 +14,8 @@ IndexSet *repo_index (Repo *repo, TmkError **errp);
 bool repo_index_add (Repo *repo, const char *name, TmkError **errp);
 
 /* Makes the index anew from the packs: what no index file knows is found in the packs' tables or,
- * where one is damaged, by looking for records one after the other. */
+ * where one is damaged, by looking for records one after the other. TMK_ERR_DAMAGED where packs
+ * cannot be read: all the others are in the index then. */
 bool repo_rebuild_index (Repo *repo, TmkError **errp);
 
 /* Where there are too many index files, makes one out of small ones. */

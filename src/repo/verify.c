@@ -250,7 +250,7 @@ mend_index (Verify *verify)
   if (repo_rebuild_index (verify->repo, &err))
     return;
   g_autofree char *message
-      = g_strdup_printf ("the index cannot be made anew: %s", tmk_error_message (err));
+      = g_strdup_printf ("the index cannot be made whole: %s", tmk_error_message (err));
   verify_tell (verify, NULL, message);
 }
 

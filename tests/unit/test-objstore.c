@@ -4,6 +4,8 @@
  * behind; the faulty one fails exactly where it should. */
 #include "objstore/folder.h"
 
+#include <dlfcn.h>
+#include <errno.h>
 #include <fcntl.h>
 #include <glib/gstdio.h>
 #include <string.h>
@@ -227,6 +229,52 @@ test_folder (void)
   assert_code (&err, TMK_ERR_NOT_FOUND);
 }
 
+/* The C library's, but for files whose inodes the medium withholds: nothing else can be made to say
+ * so. */
+static const char *withheld;
+
+int
+fstatat (int folder, const char *name, struct stat *st, int flags)
+{
+  static int (*real) (int, const char *, struct stat *, int);
+  if (real == NULL)
+    *(void **) &real = dlsym (RTLD_NEXT, sizeof (long) == 8 ? "fstatat" : "fstatat64");
+  if (withheld == NULL || !g_str_equal (name, withheld))
+    return real (folder, name, st, flags);
+  errno = EUCLEAN;
+  return -1;
+}
+
+static bool
+note_bad (const ObjInfo *info, void *data)
+{
+  if (info->size == 0)
+    g_string_append_printf (data, "%s ", info->name);
+  return true;
+}
+
+/* A file, or a folder, that cannot be looked at is listed with the others. */
+static void
+test_bad_inode (void)
+{
+  g_autoptr (ObjStore) store = store_new (KIND_FOLDER);
+  g_assert_true (obj_store_put_if_absent (store, "packs/aa/x", "x", 1, NULL));
+  g_assert_true (obj_store_put_if_absent (store, "packs/aa/y", "y", 1, NULL));
+  g_assert_true (obj_store_put_if_absent (store, "packs/bb/z", "z", 1, NULL));
+  static const struct {
+    const char *word, *listed;
+    int n;
+  } cases[] = { { "x", "packs/aa/x ", 3 }, { "aa", "packs/aa ", 2 }, { "none", "", 3 } };
+  for (size_t i = 0; i < G_N_ELEMENTS (cases); i++) {
+    g_autoptr (GString) bad = g_string_new (NULL);
+    withheld = cases[i].word;
+    g_assert_cmpint (count_in (store, "packs"), ==, cases[i].n);
+    g_assert_true (obj_store_list (store, "packs", note_bad, bad, NULL));
+    withheld = NULL;
+    g_assert_cmpstr (bad->str, ==, cases[i].listed);
+  }
+}
+
 /* Eight threads publish the same hundred names: each is won once, and holds what its winner put. */
 #define NAMES 100
 typedef struct {
@@ -366,6 +414,7 @@ main (int argc, char **argv)
     }
   g_test_add_func ("/objstore/names", test_names);
   g_test_add_func ("/objstore/folder/layout", test_folder);
+  g_test_add_func ("/objstore/folder/bad-inode", test_bad_inode);
   g_test_add_func ("/objstore/folder/denied", test_denied);
   g_test_add_func ("/objstore/faulty/at", test_faulty);
   int status = g_test_run ();

@@ -728,6 +728,119 @@ test_rebuild (void)
   assert_reads (repo, 0, 18);
 }
 
+/* A repository of which bytes can be made unreadable, with the same objects as `whole`. */
+static Repo *
+faulty_repo (Repo *whole)
+{
+  ObjStore *store = obj_store_share_memory (repo_store (whole));
+  Repo *repo = repo_open (obj_store_new_faulty (store, 0, false, false), NULL);
+  g_assert_nonnull (repo);
+  return repo;
+}
+
+/* An index file, or a note of damage, on a bad sector is as if it were not there. */
+static void
+test_bad_sector (void)
+{
+  g_autoptr (Repo) whole = new_repo (NULL, obj_store_new_memory ());
+  ObjStore *memory = repo_store (whole);
+  unsigned n;
+  ObjectId id;
+  g_assert_true (backup (whole, "0000000000000001", 0, 5, &n, NULL, NULL));
+  g_assert_true (backup (whole, "0000000000000002", 5, 4, &n, NULL, NULL));
+  chunk_id (0, &id);
+  g_assert_true (repo_note_damage (whole, &id, 1, NULL));
+  g_autoptr (GPtrArray) index = names_in (memory, "index", NULL);
+  {
+    g_autoptr (Repo) repo = faulty_repo (whole);
+    obj_store_faulty_spoil (repo_store (repo), "damaged/", 0, 1);
+    assert_reads (repo, 0, 9);
+  }
+  g_autoptr (Repo) repo = faulty_repo (whole);
+  obj_store_faulty_spoil (repo_store (repo), index->pdata[0], 0, 1);
+  {
+    g_autoptr (RepoReader) reader = repo_reader_new (repo, true);
+    unsigned readable = 0;
+    for (unsigned i = 0; i < 9; i++) {
+      g_autoptr (TmkError) err = NULL;
+      bool ok = read_chunk (reader, i, &err);
+      readable += ok;
+      g_assert_true (ok || strstr (tmk_error_message (err), "not all index files") != NULL);
+    }
+    g_assert_true (readable == 4 || readable == 5);
+  }
+  /* It is made anew, and removed. */
+  g_assert_true (repo_rebuild_index (repo, NULL));
+  assert_reads (repo, 0, 9);
+  g_autoptr (GPtrArray) after = names_in (memory, "index", NULL);
+  g_assert_cmpuint (after->len, ==, 2);
+  g_assert_false (g_ptr_array_find_with_equal_func (after, index->pdata[0], g_str_equal, NULL));
+}
+
+/* The index is lost, and packs have bad sectors: what lies elsewhere is found again. */
+static void
+test_rebuild_bad_sector (void)
+{
+  static const struct {
+    int64_t from, end; /* negative: from the pack's end */
+    unsigned readable; /* of the 9 chunks in the pack */
+  } cases[] = {
+    { -1, 0, 9 },                                            /* its trailer */
+    { -100, 0, 9 },                                          /* its table, too */
+    { PACK_HEADER_SIZE + 1000, 0, 0 },                       /* all but a page */
+    { PACK_HEADER_SIZE + 1000, PACK_HEADER_SIZE + 1001, 9 }, /* the table is well */
+    { 0, 0, 0 },
+  };
+  g_autoptr (Repo) whole = new_repo (NULL, obj_store_new_memory ());
+  ObjStore *memory = repo_store (whole);
+  unsigned n;
+  g_assert_true (backup (whole, "0000000000000001", 0, 9, &n, NULL, NULL));
+  g_autoptr (GPtrArray) packs = names_in (memory, "packs", NULL);
+  g_assert_cmpuint (packs->len, ==, 1);
+  int64_t size = (int64_t) size_of (memory, packs->pdata[0]);
+  g_assert_true (backup (whole, "0000000000000002", 9, 9, &n, NULL, NULL));
+  for (size_t i = 0; i < G_N_ELEMENTS (cases); i++) {
+    g_autoptr (GPtrArray) index = names_in (memory, "index", NULL);
+    for (guint k = 0; k < index->len; k++)
+      g_assert_true (obj_store_remove (memory, index->pdata[k], NULL));
+    g_autoptr (Repo) repo = faulty_repo (whole);
+    obj_store_faulty_spoil (repo_store (repo), packs->pdata[0],
+                            (uint64_t) (cases[i].from + (cases[i].from < 0 ? size : 0)),
+                            (uint64_t) (cases[i].end + (cases[i].end <= 0 ? size : 0)));
+    g_autoptr (TmkError) err = NULL;
+    bool ok = repo_rebuild_index (repo, &err);
+    g_assert_true (ok == (cases[i].readable > 0));
+    g_assert_true (ok || tmk_error_code (err) == TMK_ERR_DAMAGED);
+    assert_reads (repo, 9, 9);
+    obj_store_faulty_spoil (repo_store (repo), "none", 0, 0);
+    if (cases[i].readable == 9)
+      assert_reads (repo, 0, 9);
+  }
+}
+
+/* A sector of a record and the table are bad: the records around are found. */
+static void
+test_rebuild_scan_around (void)
+{
+  g_autoptr (Repo) whole = new_repo (NULL, obj_store_new_memory ());
+  ObjStore *memory = repo_store (whole);
+  unsigned n, readable = 0;
+  g_assert_true (backup (whole, "0000000000000001", 0, 9, &n, NULL, NULL));
+  g_autoptr (GPtrArray) packs = names_in (memory, "packs", NULL);
+  g_autoptr (GPtrArray) index = names_in (memory, "index", NULL);
+  g_assert_true (obj_store_remove (memory, index->pdata[0], NULL));
+  damage (memory, packs->pdata[0], size_of (memory, packs->pdata[0]) - 1);
+  g_autoptr (Repo) repo = faulty_repo (whole);
+  obj_store_faulty_spoil (repo_store (repo), "packs/", 30000, 30512); /* in chunk 0 */
+  g_assert_true (repo_rebuild_index (repo, NULL));
+  g_autoptr (RepoReader) reader = repo_reader_new (repo, true);
+  for (unsigned i = 0; i < 9; i++) {
+    g_autoptr (TmkError) err = NULL;
+    readable += read_chunk (reader, i, &err);
+  }
+  g_assert_cmpuint (readable, ==, 8);
+}
+
 /* A failure at operation `at` of a session. Whatever happened: the call that failed says so, the
  * first point reads back, and the second either is there and reads back, or is not. False: there
  * are not so many operations. */
@@ -796,6 +909,9 @@ main (int argc, char **argv)
   g_test_add_func ("/repo/merge", test_merge);
   g_test_add_func ("/repo/merge-healed", test_merge_healed);
   g_test_add_func ("/repo/rebuild", test_rebuild);
+  g_test_add_func ("/repo/bad-sector", test_bad_sector);
+  g_test_add_func ("/repo/rebuild-bad-sector", test_rebuild_bad_sector);
+  g_test_add_func ("/repo/rebuild-scan-around", test_rebuild_scan_around);
   g_test_add_data_func ("/repo/failures/before", GUINT_TO_POINTER (0), test_failures);
   g_test_add_data_func ("/repo/failures/after", GUINT_TO_POINTER (1), test_failures);
   g_test_add_data_func ("/repo/failures/sticky", GUINT_TO_POINTER (2), test_failures);
