@@ -10,6 +10,7 @@
 #include "repo/repo_priv.h"
 
 #include "repo/damage.h"
+#include "repo/hash.h"
 #include "repo/index_write.h"
 #include "repo/scan.h"
 
@@ -23,6 +24,7 @@ typedef struct {
   GArray *entries;   /* … entries (of IndexEntry) are here */
   TmkError *skipped; /* why the first of the packs that cannot be read cannot; or NULL */
   guint n_skipped;
+  Hash hash;
 } Rebuild;
 
 static void
@@ -32,6 +34,7 @@ rebuild_clear (Rebuild *self)
   g_array_unref (self->read);
   g_array_unref (self->entries);
   tmk_error_free (self->skipped);
+  hash_clear (&self->hash);
 }
 G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC (Rebuild, rebuild_clear)
 
@@ -48,9 +51,21 @@ add_entry (Rebuild *self, const PackEntry *from)
   g_array_append_val (self->entries, entry);
 }
 
+/* A pack is called after its table. Where one was cut off, its end may be the work of a guest. */
+static bool
+check_name (Rebuild *self, const PackName *name, const void *table, size_t size, TmkError **errp)
+{
+  unsigned char sum[OBJECT_ID_SIZE];
+  hash_bytes (&self->hash, table, size, sum);
+  if (memcmp (name, sum, PACK_NAME_SUM) == 0)
+    return true;
+  error_set (errp, DOMAIN, TMK_ERR_DAMAGED, 0, "it is not the pack of this name");
+  return false;
+}
+
 /* Its table. TMK_ERR_DAMAGED: it has none that can be believed; nothing was added then. */
 static bool
-read_table (Rebuild *self, ObjReader *pack, TmkError **errp)
+read_table (Rebuild *self, const PackName *name, ObjReader *pack, TmkError **errp)
 {
   uint64_t size = obj_reader_size (pack);
   unsigned char end[PACK_TRAILER_SIZE];
@@ -70,6 +85,8 @@ read_table (Rebuild *self, ObjReader *pack, TmkError **errp)
     error_set (errp, DOMAIN, TMK_ERR_DAMAGED, 0, "the checksum of the pack's table does not match");
     return false;
   }
+  if (!check_name (self, name, table, length, errp))
+    return false;
   guint before = self->entries->len;
   for (uint32_t i = 0; i < trailer.entries; i++) {
     PackEntry entry;
@@ -107,7 +124,7 @@ read_pack (Rebuild *self, const IndexPack *pack, TmkError **errp)
   g_autofree char *name = pack_object_name (&pack->name);
   g_autoptr (ObjReader) reader = obj_store_open (repo_store (self->repo), name, &err);
   guint before = self->entries->len;
-  bool ok = reader != NULL && read_table (self, reader, &err);
+  bool ok = reader != NULL && read_table (self, &pack->name, reader, &err);
   if (!ok && reader != NULL && is_damage (err)) {
     g_clear_pointer (&err, tmk_error_free);
     ok = scan_pack (reader, visit_entry, self, &err);
@@ -267,7 +284,7 @@ repo_rebuild_index (Repo *repo, TmkError **errp)
                             .read = g_array_new (FALSE, FALSE, sizeof (IndexPack)),
                             .entries = g_array_new (FALSE, FALSE, sizeof (IndexEntry)) };
   g_autoptr (GPtrArray) unsound = g_ptr_array_new_with_free_func (g_free);
-  if (!find_unsound (&self, set, unsound, errp)
+  if (!hash_init (&self.hash, errp) || !find_unsound (&self, set, unsound, errp)
       || !obj_store_list (repo_store (repo), "packs", visit_pack, self.packs, errp))
     return false;
   drop_known (&self, set, unsound);

@@ -2,12 +2,16 @@
 /*
  * repo/scan.c: see repo/scan.h. No state; any thread.
  *
- * A record inside a chunk (a guest may keep a repository, or mean ill) is met only where the chunk
- * around it is damaged.
+ * A record is sound when its checksum matches and its contents are what its id says. The checksum
+ * alone does not do: a record may lie inside a chunk, of a guest that keeps a repository or means
+ * ill, and is met where the chunk around it is damaged. One whose id lies would be given to whoever
+ * stores, under that id, what it is not. One whose id is true harms nobody.
  */
 #include "repo/scan.h"
 
 #include "repo/damage.h"
+#include "repo/hash.h"
+#include "repo/record.h"
 
 #define WINDOW (4u << 20) /* read at once when looking for records */
 #define PAGE 4096u        /* what is read alone where more cannot be read */
@@ -15,13 +19,19 @@
 typedef struct {
   ObjReader *pack;
   unsigned char *buffer; /* for RECORD_MAX_SIZE */
-  TmkError *unread;      /* why some of it could not be read, or NULL */
+  unsigned char *plain;  /* for OBJECT_MAX_PLAIN */
+  ZSTD_DCtx *zstd;
+  Hash hash;
+  TmkError *unread; /* why some of it could not be read, or NULL */
 } Scan;
 
 static void
 scan_clear (Scan *scan)
 {
   g_free (scan->buffer);
+  g_free (scan->plain);
+  ZSTD_freeDCtx (scan->zstd);
+  hash_clear (&scan->hash);
   tmk_error_free (scan->unread);
 }
 G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC (Scan, scan_clear)
@@ -58,6 +68,17 @@ read_around (Scan *scan, uint64_t at, size_t length, TmkError **errp)
   return true;
 }
 
+static bool
+is_sound (Scan *scan, uint32_t length, RecordHeader *header)
+{
+  ObjectId id;
+  if (!record_unpack (scan->zstd, scan->buffer, length, header, scan->plain, OBJECT_MAX_PLAIN,
+                      NULL))
+    return false;
+  hash_object (&scan->hash, header->kind, scan->plain, header->plain, &id);
+  return object_id_equal (&id, &header->id);
+}
+
 /* Is there a whole, sound record at `at`? */
 static bool
 try_record (Scan *scan, uint64_t at, PackEntry *entry, bool *sound, TmkError **errp)
@@ -77,7 +98,7 @@ try_record (Scan *scan, uint64_t at, PackEntry *entry, bool *sound, TmkError **e
     return true;
   if (!read_around (scan, at, length, errp))
     return false;
-  *sound = record_parse (scan->buffer, length, &header, NULL);
+  *sound = is_sound (scan, length, &header);
   *entry = (PackEntry){
     .id = header.id, .offset = at, .length = length, .kind = header.kind, .codec = header.codec
   };
@@ -109,9 +130,14 @@ find_magic (Scan *scan, uint64_t at, uint64_t *found, TmkError **errp)
 bool
 scan_pack (ObjReader *pack, ScanVisit visit, void *data, TmkError **errp)
 {
-  g_auto (Scan) scan = { .pack = pack, .buffer = g_malloc (RECORD_MAX_SIZE) };
+  g_auto (Scan) scan = { .pack = pack,
+                         .buffer = g_malloc (RECORD_MAX_SIZE),
+                         .plain = g_malloc (OBJECT_MAX_PLAIN),
+                         .zstd = ZSTD_createDCtx () };
   uint64_t at = PACK_HEADER_SIZE, size = obj_reader_size (pack);
   bool any = false;
+  if (!hash_init (&scan.hash, errp))
+    return false;
   while (at < size) {
     PackEntry entry;
     bool sound;

@@ -78,7 +78,8 @@ check_name (const char *name, const unsigned char *table, size_t size, TmkError 
     return false;
   hash_bytes (&hash, table, size, sum);
   hash_clear (&hash);
-  return memcmp (&pack, sum, 16) == 0 || damaged (errp, "it is not the pack of this name");
+  return memcmp (&pack, sum, PACK_NAME_SUM) == 0
+         || damaged (errp, "it is not the pack of this name");
 }
 
 static bool

@@ -818,6 +818,76 @@ test_rebuild_bad_sector (void)
   }
 }
 
+/* A record of kind chunk at `out`, with `text` under the id of chunk `n`. Returns its length. */
+static uint32_t
+forge_record (unsigned char *out, const char *text, unsigned n)
+{
+  uint32_t size = (uint32_t) strlen (text);
+  RecordHeader header = { OBJECT_CHUNK, CODEC_PLAIN, size, size, { { 0 } } };
+  chunk_id (n, &header.id);
+  memcpy (out + RECORD_HEADER_SIZE, text, size);
+  record_seal (out, &header);
+  return RECORD_HEADER_SIZE + size;
+}
+
+/* In `chunk`, the first of its pack, a record that lies about its id and, so that a pack cut off
+ * behind it ends as one, a table and a trailer. Returns where that is. */
+static uint64_t
+forge_chunk (const RepoId *repo, unsigned char *chunk)
+{
+  static const uint32_t at = 1000, table_at = 20000;
+  const uint32_t before = PACK_HEADER_SIZE + RECORD_HEADER_SIZE;
+  fill_chunk (0, chunk);
+  PackEntry entry = { .offset = before + at, .kind = OBJECT_CHUNK, .codec = CODEC_PLAIN };
+  chunk_id (77, &entry.id);
+  entry.length = forge_record (chunk + at, "what chunk 77 never was", 77);
+  pack_entry_format (&entry, chunk + table_at);
+  PackTrailer trailer = { .table = before + table_at,
+                          .entries = 1,
+                          .table_checksum = pack_table_checksum (chunk + table_at, PACK_ENTRY_SIZE),
+                          .size = before + table_at + PACK_ENTRY_SIZE + PACK_TRAILER_SIZE,
+                          .repo = *repo };
+  pack_trailer_format (&trailer, chunk + table_at + PACK_ENTRY_SIZE);
+  return trailer.size;
+}
+
+/* A guest writes what looks like a record of somebody else's chunk, and the pack is cut within its
+ * chunk, the index lost: nobody is made to believe it. */
+static void
+test_rebuild_forged (gconstpointer with_table)
+{
+  RepoConfig config;
+  repo_config_default (&config);
+  config.codec = CODEC_PLAIN;
+  g_autoptr (Repo) repo = new_repo (&config, obj_store_new_memory ());
+  ObjStore *store = repo_store (repo);
+  g_autofree unsigned char *chunk = g_malloc (CHUNK);
+  ObjectId id, lied;
+  uint32_t stored;
+  uint64_t end = forge_chunk (&repo_config (repo)->id, chunk);
+  {
+    g_autoptr (RepoWriter) writer = repo_writer_new (repo, NULL);
+    g_autoptr (RepoPacker) packer = repo_packer_new (writer, NULL);
+    repo_packer_hash (packer, OBJECT_CHUNK, chunk, CHUNK, &id);
+    g_assert_true (repo_packer_store (packer, OBJECT_CHUNK, &id, chunk, CHUNK, &stored, NULL));
+    g_assert_true (repo_packer_finish (packer, NULL));
+  }
+  g_autoptr (GPtrArray) packs = names_in (store, "packs", NULL);
+  size_t size;
+  g_autofree unsigned char *pack = obj_store_get (store, packs->pdata[0], 1u << 30, &size, NULL);
+  g_assert_true (obj_store_remove (store, packs->pdata[0], NULL));
+  g_assert_true (obj_store_put_if_absent (store, packs->pdata[0], pack,
+                                          with_table != NULL ? end : end + 10, NULL));
+  g_assert_true (repo_rebuild_index (repo, NULL));
+  bool found = true;
+  chunk_id (77, &lied);
+  g_assert_true (repo_has (repo, &lied, &found, NULL) && !found);
+  unsigned n;
+  g_assert_true (backup (repo, "0000000000000001", 77, 1, &n, NULL, NULL));
+  g_assert_cmpuint (n, ==, 1);
+  assert_reads (repo, 77, 1);
+}
+
 /* A sector of a record and the table are bad: the records around are found. */
 static void
 test_rebuild_scan_around (void)
@@ -912,6 +982,8 @@ main (int argc, char **argv)
   g_test_add_func ("/repo/bad-sector", test_bad_sector);
   g_test_add_func ("/repo/rebuild-bad-sector", test_rebuild_bad_sector);
   g_test_add_func ("/repo/rebuild-scan-around", test_rebuild_scan_around);
+  g_test_add_data_func ("/repo/rebuild-forged/record", NULL, test_rebuild_forged);
+  g_test_add_data_func ("/repo/rebuild-forged/table", GINT_TO_POINTER (1), test_rebuild_forged);
   g_test_add_data_func ("/repo/failures/before", GUINT_TO_POINTER (0), test_failures);
   g_test_add_data_func ("/repo/failures/after", GUINT_TO_POINTER (1), test_failures);
   g_test_add_data_func ("/repo/failures/sticky", GUINT_TO_POINTER (2), test_failures);
