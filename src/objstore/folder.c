@@ -13,6 +13,8 @@
  */
 #include "objstore/folder.h"
 
+#include "objstore/mapping.h"
+
 #include "util/testpoint.h"
 
 #include <dirent.h>
@@ -20,7 +22,6 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/random.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
@@ -40,7 +41,7 @@ typedef struct {
   ObjReader reader;
   int fd;
   GMutex lock;
-  void *map; /* under `lock` */
+  Mapping *map; /* under `lock` */
 } FolderReader;
 
 static FolderStore *
@@ -339,13 +340,11 @@ folder_map (ObjReader *reader, TmkError **errp)
     return "";
   g_mutex_lock (&self->lock);
   if (self->map == NULL) {
-    void *map = mmap (NULL, (size_t) reader->size, PROT_READ, MAP_SHARED, self->fd, 0);
-    if (map != MAP_FAILED)
-      self->map = map;
-    else
+    self->map = mapping_new (self->fd, (size_t) reader->size);
+    if (self->map == NULL)
       folder_fail (errp, (FolderStore *) reader->store, errno, "cannot map '%s'", reader->name);
   }
-  const void *map = self->map;
+  const void *map = self->map != NULL ? mapping_data (self->map) : NULL;
   g_mutex_unlock (&self->lock);
   return map;
 }
@@ -354,8 +353,7 @@ static void
 folder_reader_free (ObjReader *reader)
 {
   FolderReader *self = (FolderReader *) reader;
-  if (self->map != NULL)
-    munmap (self->map, (size_t) reader->size);
+  mapping_free (self->map);
   close (self->fd);
   g_mutex_clear (&self->lock);
   g_free (self);

@@ -113,7 +113,8 @@ uint64_t obj_reader_size (const ObjReader *reader);
 /* Exactly `size` bytes; TMK_ERR_DAMAGED beyond the end, TMK_ERR_IO. */
 bool obj_reader_read (ObjReader *reader, uint64_t offset, void *buffer, size_t size,
                       TmkError **errp);
-/* All of it in memory, until the reader is freed. */
+/* All of it in memory, until the reader is freed. Where it cannot be read any more all of its bytes
+ * become zero, at any moment. */
 const void *obj_reader_map (ObjReader *reader, TmkError **errp);
 void obj_reader_free (ObjReader *reader);
 

@@ -190,7 +190,7 @@ find_open (const IndexSet *old, const char *name)
 {
   for (guint i = 0; old != NULL && i < old->members->len; i++) {
     IndexFile *file = g_array_index (old->members, Member, i).file;
-    if (g_str_equal (file->name, name)) {
+    if (g_str_equal (file->name, name) && index_view_is_there (&file->view)) {
       g_atomic_ref_count_inc (&file->refs);
       return file;
     }
@@ -429,4 +429,13 @@ const char *
 index_set_skipped (const IndexSet *set)
 {
   return set->skipped->len > 0 ? set->skipped->str : NULL;
+}
+
+const char *
+index_set_vanished (const IndexSet *set)
+{
+  for (size_t i = 0; i < index_set_files (set); i++)
+    if (!index_view_is_there (&index_set_file (set, i)->view))
+      return index_set_file (set, i)->name;
+  return NULL;
 }

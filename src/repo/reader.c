@@ -151,6 +151,8 @@ say_missing (RepoReader *reader, const IndexSet *set, const Wanted *wanted, TmkE
   char hex[2 * OBJECT_ID_SIZE + 1];
   object_id_to_hex (wanted->id, hex);
   const char *skipped = index_set_skipped (set);
+  if (skipped == NULL)
+    skipped = index_set_vanished (set);
   error_set (errp, DOMAIN, TMK_ERR_DAMAGED, 0, "'%s': %s '%s' is missing%s%s",
              repo_location (reader->repo), kind_name (wanted), hex,
              skipped != NULL ? ", and not all index files can be read: " : "",

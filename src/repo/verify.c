@@ -288,6 +288,7 @@ run (Verify *verify, Repo *repo, const Manifest *const *points, size_t n, bool a
   verify->result->points = n;
   for (size_t i = 0; i < n; i++)
     verify->result->disks += points[i]->n_disks;
+  verify_index_vanished (verify);
   if (!verify->damage)
     return true;
   if (!map (verify, points, n, errp))

@@ -41,6 +41,18 @@ verify_index_files (Verify *verify, bool contents, bool *unsound, TmkError **err
   return true;
 }
 
+/* What it alone knew may not have been looked at. */
+void
+verify_index_vanished (Verify *verify)
+{
+  for (size_t i = 0; i < index_set_files (verify->set); i++) {
+    const IndexFile *file = index_set_file (verify->set, i);
+    if (!index_view_is_there (&file->view))
+      tell (verify, "index file", file->name,
+            "it cannot be read any more, and not all was verified: verify again");
+  }
+}
+
 /* ---- packs -------------------------------------------------------------------------------- */
 
 static bool

@@ -86,4 +86,6 @@ bool verify_chunks (Verify *verify, TmkError **errp);
 /* verify_packs.c: index files, and what is in packs beside the records. `*unsound`: an index file
  * is. */
 bool verify_index_files (Verify *verify, bool contents, bool *unsound, TmkError **errp);
+/* Tells of those that could be read in the beginning only. */
+void verify_index_vanished (Verify *verify);
 bool verify_packs (Verify *verify, TmkError **errp);

@@ -4,8 +4,12 @@
  * sound; an index is made whole from the packs; damage is noted, and the next backup heals it. */
 #include "repo-case.h"
 
+#include "repo/repo_priv.h"
 #include "repo/verify.h"
 #include "util/bytes.h"
+
+#include <stdlib.h>
+#include <unistd.h>
 
 #define A "00000000000000aa"
 #define B "00000000000000bb"
@@ -55,12 +59,10 @@ object_size (Repo *repo, const char *name)
   return size;
 }
 
-/* The same objects in a store of its own. */
-static ObjStore *
-copy_store (ObjStore *from)
+static void
+copy_objects (ObjStore *from, ObjStore *to)
 {
   static const char *const folders[] = { "packs", "index", "points", "leases", "damaged" };
-  ObjStore *to = obj_store_new_memory ();
   size_t size;
   g_autofree unsigned char *config = case_get (from, "config", &size);
   case_replace (to, "config", config, size);
@@ -71,6 +73,14 @@ copy_store (ObjStore *from)
       case_replace (to, names->pdata[j], data, size);
     }
   }
+}
+
+/* The same objects in a store of its own. */
+static ObjStore *
+copy_store (ObjStore *from)
+{
+  ObjStore *to = obj_store_new_memory ();
+  copy_objects (from, to);
   return to;
 }
 
@@ -342,6 +352,40 @@ test_index_gone (void)
   assert_sound (again, NULL);
 }
 
+/* Index files that cannot be read any more, mapped as they are in a folder: who looks for something
+ * misses it, and all is made anew. */
+static void
+test_index_vanished (void)
+{
+  g_autoptr (TmkError) err = NULL;
+  g_autoptr (Repo) whole = make_repo ();
+  g_autofree char *dir = g_dir_make_tmp ("tmk-verify-XXXXXX", NULL);
+  ObjStore *store = obj_store_open_folder (dir, true, &err);
+  case_no_error (err);
+  copy_objects (repo_store (whole), store);
+  g_autoptr (Repo) repo = open_repo (store);
+  g_autoptr (IndexSet) set = repo_index (repo, &err);
+  case_no_error (err);
+  g_assert_cmpuint (index_set_files (set), ==, 2);
+  g_assert_null (index_set_vanished (set));
+  IndexEntry entry;
+  g_assert_true (index_view_entry (&index_set_file (set, 0)->view, 0, &entry));
+  g_assert_true (index_set_has (set, &entry.id));
+  for (size_t i = 0; i < 2; i++) {
+    g_autofree char *path = g_build_filename (dir, index_set_file (set, i)->name, NULL);
+    g_assert_cmpint (truncate (path, 0), ==, 0);
+  }
+  g_assert_false (index_set_has (set, &entry.id));
+  g_assert_nonnull (index_set_vanished (set));
+  VerifyResult result;
+  g_autofree char *text = verify (repo, NULL, 0, &result);
+  assert_says (text, "index ");
+  g_assert_cmpuint (result.chunks, ==, 9);
+  assert_sound (repo, NULL);
+  g_autofree char *command = g_strdup_printf ("rm -rf '%s'", dir);
+  g_assert_cmpint (system (command), ==, 0);
+}
+
 static void
 test_manifest_and_config_flips (void)
 {
@@ -479,6 +523,7 @@ main (int argc, char **argv)
   g_test_add_func ("/repo/verify/pack-flips", test_pack_flips);
   g_test_add_func ("/repo/verify/index-flips", test_index_flips);
   g_test_add_func ("/repo/verify/index-gone", test_index_gone);
+  g_test_add_func ("/repo/verify/index-vanished", test_index_vanished);
   g_test_add_func ("/repo/verify/manifest-and-config-flips", test_manifest_and_config_flips);
   g_test_add_func ("/repo/verify/pack-gone", test_pack_gone);
   g_test_add_func ("/repo/verify/pack-short", test_pack_short);

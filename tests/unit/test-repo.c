@@ -5,6 +5,7 @@
 #include "repo/repo_priv.h"
 #include "repo/writer_priv.h"
 
+#include "repo/index_write.h"
 #include "repo/record.h"
 
 #define CHUNK (64u << 10)
@@ -680,6 +681,47 @@ test_merge_healed (void)
   assert_reads (repo, 0, 19);
 }
 
+/* Entries of an index file that vanishes when it has been read once. */
+typedef struct {
+  IndexSource source;
+  unsigned reads, at;
+} Vanishing;
+
+static void
+vanishing_rewind (IndexSource *source)
+{
+  Vanishing *self = (Vanishing *) source;
+  self->reads++;
+  self->at = 0;
+}
+
+static bool
+vanishing_next (IndexSource *source, IndexEntry *entry)
+{
+  Vanishing *self = (Vanishing *) source;
+  *entry = (IndexEntry){ .id.bytes[0] = (unsigned char) ++self->at,
+                         .length = RECORD_HEADER_SIZE,
+                         .offset = PACK_HEADER_SIZE,
+                         .kind = OBJECT_CHUNK };
+  return self->at <= (self->reads == 1 ? 5 : 2);
+}
+
+/* What is merged cannot be read any more: no index file comes of it. */
+static void
+test_merge_vanishing (void)
+{
+  g_autoptr (Repo) repo = new_repo (NULL, obj_store_new_memory ());
+  Vanishing vanishing = { .source = { vanishing_rewind, vanishing_next } };
+  IndexPack pack = { .size = 1u << 20 };
+  g_autofree char *name = NULL;
+  uint64_t size;
+  TmkError *err = NULL;
+  g_assert_false (index_write (repo_store (repo), &repo_config (repo)->id, &pack, 1,
+                               &vanishing.source, 5, &name, &size, &err));
+  assert_code (&err, TMK_ERR_DAMAGED);
+  g_assert_cmpuint (count_in (repo_store (repo), "index"), ==, 0);
+}
+
 /* The index is lost or damaged, and packs too: all that is whole is found again. */
 static void
 test_rebuild (void)
@@ -978,6 +1020,7 @@ main (int argc, char **argv)
   g_test_add_func ("/repo/two-copies", test_two_copies);
   g_test_add_func ("/repo/merge", test_merge);
   g_test_add_func ("/repo/merge-healed", test_merge_healed);
+  g_test_add_func ("/repo/merge-vanishing", test_merge_vanishing);
   g_test_add_func ("/repo/rebuild", test_rebuild);
   g_test_add_func ("/repo/bad-sector", test_bad_sector);
   g_test_add_func ("/repo/rebuild-bad-sector", test_rebuild_bad_sector);
