@@ -143,6 +143,33 @@ verify_set_bad (Verify *verify, const VerifyPlace *place, const char *why)
                          g_strdup (why));
 }
 
+static guint
+hash_note (const void *note)
+{
+  return hash_id (&((const DamageNote *) note)->id);
+}
+
+static gboolean
+notes_equal (const void *a, const void *b)
+{
+  return memcmp (a, b, sizeof (DamageNote)) == 0;
+}
+
+void
+verify_add_copies (Verify *verify, GArray *copies)
+{
+  for (guint i = 0; copies != NULL && i < copies->len; i++) {
+    const BadCopy *copy = &g_array_index (copies, BadCopy, i);
+    if (g_hash_table_contains (verify->copies, &copy->note))
+      continue;
+    g_hash_table_add (verify->copies, g_memdup2 (&copy->note, sizeof copy->note));
+    g_autofree char *message = g_strdup_printf ("%s; another copy is whole", copy->message);
+    verify->result->damaged++;
+    verify_tell (verify, NULL, message);
+  }
+  g_clear_pointer (&copies, g_array_unref);
+}
+
 static bool
 verify_init (Verify *verify, Repo *repo, const VerifyOptions *options, VerifyResult *result,
              TmkError **errp)
@@ -153,6 +180,7 @@ verify_init (Verify *verify, Repo *repo, const VerifyOptions *options, VerifyRes
     return false;
   verify->reader = repo_reader_new (repo, true);
   verify->missing = g_hash_table_new_full (hash_id, ids_equal, g_free, NULL);
+  verify->copies = g_hash_table_new_full (hash_note, notes_equal, g_free, NULL);
   verify->messages = g_hash_table_new_full (hash_id, ids_equal, g_free, g_free);
   entry_set_init (&verify->counted, verify->set);
   entry_set_init (&verify->walked, verify->set);
@@ -171,6 +199,7 @@ verify_clear (Verify *verify)
   entry_set_clear (&verify->needed);
   entry_set_clear (&verify->bad);
   g_hash_table_unref (verify->missing);
+  g_hash_table_unref (verify->copies);
   g_hash_table_unref (verify->messages);
   repo_reader_free (verify->reader);
   index_set_unref (verify->set);
@@ -182,16 +211,36 @@ G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC (Verify, verify_clear)
 /* That the damage cannot be written down (a repository that is mounted read-only) makes it no less
  * found. */
 static void
+tell_unnoted (Verify *verify, const TmkError *why)
+{
+  g_autofree char *message
+      = g_strdup_printf ("the damage cannot be noted: %s", tmk_error_message (why));
+  verify_tell (verify, NULL, message);
+}
+
+static void
 note (Verify *verify, GArray *ids)
 {
   g_autoptr (TmkError) err = NULL;
   if (ids->len > 0
-      && !repo_note_damage (verify->repo, (const ObjectId *) (void *) ids->data, ids->len, &err)) {
-    g_autofree char *message
-        = g_strdup_printf ("the damage cannot be noted: %s", tmk_error_message (err));
-    verify_tell (verify, NULL, message);
-  }
+      && !repo_note_damage (verify->repo, (const ObjectId *) (void *) ids->data, ids->len, &err))
+    tell_unnoted (verify, err);
   g_array_set_size (ids, 0);
+}
+
+/* So that the copies that are whole are those that stay in the index when it is merged. */
+static void
+note_copies (Verify *verify)
+{
+  g_autoptr (TmkError) err = NULL;
+  g_autoptr (GArray) notes = g_array_new (FALSE, FALSE, sizeof (DamageNote));
+  GHashTableIter iter;
+  void *copy;
+  g_hash_table_iter_init (&iter, verify->copies);
+  while (g_hash_table_iter_next (&iter, &copy, NULL))
+    g_array_append_vals (notes, copy, 1);
+  if (!repo_note_copies (verify->repo, (const DamageNote *) (void *) notes->data, notes->len, &err))
+    tell_unnoted (verify, err);
 }
 
 static void
@@ -289,6 +338,8 @@ run (Verify *verify, Repo *repo, const Manifest *const *points, size_t n, bool a
   for (size_t i = 0; i < n; i++)
     verify->result->disks += points[i]->n_disks;
   verify_index_vanished (verify);
+  verify_add_copies (verify, repo_reader_take_bad_copies (verify->reader));
+  note_copies (verify);
   if (!verify->damage)
     return true;
   if (!map (verify, points, n, errp))

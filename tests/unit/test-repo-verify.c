@@ -32,9 +32,8 @@ open_repo (ObjStore *store)
   return repo;
 }
 
-/* Point A with vda (first) and vdb (other); point B, on it, with vda (second). */
 static Repo *
-make_repo (void)
+make_empty_repo (void)
 {
   g_autoptr (TmkError) err = NULL;
   RepoConfig config;
@@ -42,7 +41,14 @@ make_repo (void)
   repo_config_default (&config);
   repo_create (store, &config, &err);
   case_no_error (err);
-  Repo *repo = open_repo (store);
+  return open_repo (store);
+}
+
+/* Point A with vda (first) and vdb (other); point B, on it, with vda (second). */
+static Repo *
+make_repo (void)
+{
+  Repo *repo = make_empty_repo ();
   CaseDisk a[]
       = { { "vda", DISK_SIZE, CASE_CHUNK, first }, { "vdb", DISK_SIZE, CASE_CHUNK, other } };
   case_commit (repo, A, "vm", 1, a, 2);
@@ -210,6 +216,20 @@ find_chunk (ObjStore *store, unsigned value, size_t size, char **pack, uint64_t 
     }
   }
   g_error ("no chunk %u", value);
+}
+
+/* Where the first record of a kind begins in a pack. */
+static size_t
+find_record (ObjStore *store, const char *pack, ObjectKind kind)
+{
+  size_t size, at = PACK_HEADER_SIZE;
+  g_autofree unsigned char *data = case_get (store, pack, &size);
+  RecordHeader header;
+  for (; record_parse_header (data + at, size - at, &header, NULL);
+       at += RECORD_HEADER_SIZE + header.stored)
+    if (header.kind == kind)
+      return at;
+  g_error ("no record of kind %d", kind);
 }
 
 /* ---- flipped bits ------------------------------------------------------------------------- */
@@ -475,6 +495,66 @@ test_healing (void)
   assert_sound (next, NULL);
 }
 
+/* The same disk stored by two at once, so that all of it is there twice, and the copy that is
+ * looked at first is damaged. Stores the names of the packs, that one first. */
+static Repo *
+make_copies (char *packs[2])
+{
+  g_autoptr (Repo) repo = make_empty_repo ();
+  ObjStore *store = repo_store (repo);
+  CaseDisk a = { "vda", DISK_SIZE, CASE_CHUNK, first }, b = a;
+  case_commit (repo, A, "vm", 1, &a, 1);
+  g_autoptr (GPtrArray) index = case_names (store, "index");
+  g_autoptr (GPtrArray) names = case_names (store, "packs");
+  g_assert_cmpuint (names->len, ==, 1);
+  packs[0] = g_strdup (names->pdata[0]);
+  size_t size;
+  g_autofree unsigned char *data = case_get (store, index->pdata[0], &size);
+  obj_store_remove (store, index->pdata[0], NULL);
+  repo_refresh (repo, NULL);
+  case_commit (repo, B, "vm", 2, &b, 1);
+  obj_store_memory_advance (store, G_TIME_SPAN_SECOND);
+  case_replace (store, index->pdata[0], data, size);
+  g_autoptr (GPtrArray) both = case_names (store, "packs");
+  g_assert_cmpuint (both->len, ==, 2);
+  packs[1] = g_strdup (both->pdata[g_str_equal (both->pdata[0], packs[0])]);
+  return open_repo (obj_store_share_memory (store));
+}
+
+/* A copy that is damaged, where another one is whole, is told once and noted, so that it is the
+ * whole one that stays when the index is merged. */
+static void
+test_bad_copy (void)
+{
+  static const ObjectKind kinds[] = { OBJECT_CHUNK, OBJECT_NODE };
+  for (size_t k = 0; k < G_N_ELEMENTS (kinds); k++) {
+    char *packs[2];
+    VerifyResult result;
+    g_autoptr (Repo) repo = make_copies (packs);
+    ObjStore *store = repo_store (repo);
+    case_flip (store, packs[0], find_record (store, packs[0], kinds[k]) + 60, 1);
+    g_autofree char *text = verify (repo, NULL, 0, &result);
+    assert_says (text, object_kind_name (kinds[k]));
+    assert_says (text, strrchr (packs[0], '/') + 1);
+    assert_says (text, "another copy is whole");
+    g_assert_cmpuint (result.findings, ==, 1);
+    g_assert_cmpuint (result.damaged, ==, 1);
+    assert_sound (repo, NULL);
+    for (unsigned i = 0; i < 18; i++) {
+      unsigned values[1] = { 100 + i };
+      CaseDisk disk = { "vdc", CASE_CHUNK, CASE_CHUNK, values };
+      g_autofree char *id = g_strdup_printf ("%016x", i + 1);
+      case_commit (repo, id, "other", 3 + i, &disk, 1);
+    }
+    g_autoptr (GPtrArray) index = case_names (store, "index");
+    g_assert_cmpuint (index->len, <, 18);
+    g_autoptr (Repo) again = open_repo (copy_store (store));
+    assert_sound (again, NULL);
+    g_free (packs[0]);
+    g_free (packs[1]);
+  }
+}
+
 static void
 test_interrupted (void)
 {
@@ -528,6 +608,7 @@ main (int argc, char **argv)
   g_test_add_func ("/repo/verify/pack-gone", test_pack_gone);
   g_test_add_func ("/repo/verify/pack-short", test_pack_short);
   g_test_add_func ("/repo/verify/healing", test_healing);
+  g_test_add_func ("/repo/verify/bad-copy", test_bad_copy);
   g_test_add_func ("/repo/verify/interrupted", test_interrupted);
   g_test_add_func ("/repo/verify/failures", test_failures);
   return g_test_run ();
