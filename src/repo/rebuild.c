@@ -6,6 +6,9 @@
  * Index files that are there stay; those that make no sense, or cannot be read, are removed in the
  * end, unless packs cannot be read either: of those they may be all that is known. Packs of which
  * no sound index file knows are read: their tables or, where a table is damaged, record by record.
+ *
+ * An index file names one copy of an object only, so another one, in a pack that is known, may be
+ * in none: of the objects that are wanted they are looked for.
  */
 #include "repo/repo_priv.h"
 
@@ -19,10 +22,14 @@
 
 typedef struct {
   Repo *repo;
-  GArray *packs;     /* of IndexPack: found in the store, that no index file knows … */
-  GArray *read;      /* … of them, those whose … */
-  GArray *entries;   /* … entries (of IndexEntry) are here */
-  TmkError *skipped; /* why the first of the packs that cannot be read cannot; or NULL */
+  const IndexSet *set;      /* borrowed */
+  GHashTable *wanted;       /* of ObjectId; borrowed; or NULL */
+  const PackName *searched; /* the pack of which only what is wanted is taken; or NULL */
+  GArray *known;            /* of IndexPack: found in the store, that an index file knows */
+  GArray *packs;            /* of IndexPack: found in the store, that no index file knows … */
+  GArray *read;             /* … of them, those whose … */
+  GArray *entries;          /* … entries (of IndexEntry) are here */
+  TmkError *skipped;        /* why the first of the packs that cannot be read cannot; or NULL */
   guint n_skipped;
   Hash hash;
 } Rebuild;
@@ -30,6 +37,7 @@ typedef struct {
 static void
 rebuild_clear (Rebuild *self)
 {
+  g_array_unref (self->known);
   g_array_unref (self->packs);
   g_array_unref (self->read);
   g_array_unref (self->entries);
@@ -38,11 +46,33 @@ rebuild_clear (Rebuild *self)
 }
 G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC (Rebuild, rebuild_clear)
 
+static int
+compare_names (const void *a, const void *b)
+{
+  return memcmp (a, b, PACK_NAME_SIZE);
+}
+
 /* --- one pack */
+
+/* Is it a copy of what is wanted that no index file knows? */
+static bool
+is_lost_copy (const Rebuild *self, const ObjectId *id)
+{
+  if (!g_hash_table_contains (self->wanted, id))
+    return false;
+  ObjectPlace places[MAX_PLACES];
+  size_t n = index_set_find (self->set, id, places);
+  for (size_t i = 0; i < n; i++)
+    if (compare_names (&places[i].pack, self->searched) == 0)
+      return false;
+  return true;
+}
 
 static void
 add_entry (Rebuild *self, const PackEntry *from)
 {
+  if (self->searched != NULL && !is_lost_copy (self, &from->id))
+    return;
   IndexEntry entry = { .id = from->id,
                        .pack = self->read->len, /* the one that is being read */
                        .length = from->length,
@@ -143,6 +173,20 @@ read_pack (Rebuild *self, const IndexPack *pack, TmkError **errp)
   return true;
 }
 
+/* Without its table nothing is found: to look for records in what is known already would be to read
+ * the whole repository. */
+static void
+search_pack (Rebuild *self, const IndexPack *pack)
+{
+  g_autofree char *name = pack_object_name (&pack->name);
+  g_autoptr (ObjReader) reader = obj_store_open (repo_store (self->repo), name, NULL);
+  guint before = self->entries->len;
+  self->searched = &pack->name;
+  if (reader != NULL && read_table (self, &pack->name, reader, NULL) && self->entries->len > before)
+    g_array_append_vals (self->read, pack, 1);
+  self->searched = NULL;
+}
+
 /* --- all of them */
 
 static bool
@@ -154,15 +198,9 @@ visit_pack (const ObjInfo *info, void *data)
   return true;
 }
 
-static int
-compare_names (const void *a, const void *b)
-{
-  return memcmp (a, b, PACK_NAME_SIZE);
-}
-
-/* Removes from the packs those that sound index files know. */
+/* Moves those of the packs that sound index files know to the known ones. */
 static void
-drop_known (Rebuild *self, const IndexSet *set, GPtrArray *unsound)
+sort_out_known (Rebuild *self, const IndexSet *set, GPtrArray *unsound)
 {
   g_array_sort (self->packs, compare_names);
   g_autofree bool *known = g_new0 (bool, MAX (1, self->packs->len));
@@ -182,9 +220,13 @@ drop_known (Rebuild *self, const IndexSet *set, GPtrArray *unsound)
     }
   }
   guint left = 0;
-  for (guint i = 0; i < self->packs->len; i++)
-    if (!known[i])
-      g_array_index (self->packs, IndexPack, left++) = g_array_index (self->packs, IndexPack, i);
+  for (guint i = 0; i < self->packs->len; i++) {
+    IndexPack pack = g_array_index (self->packs, IndexPack, i);
+    if (known[i])
+      g_array_append_val (self->known, pack);
+    else
+      g_array_index (self->packs, IndexPack, left++) = pack;
+  }
   g_array_set_size (self->packs, left);
 }
 
@@ -214,6 +256,8 @@ read_packs (Rebuild *self, TmkError **errp)
     if (self->entries->len >= ENTRIES_AT_ONCE && !publish (self, errp))
       return false;
   }
+  for (guint i = 0; self->wanted != NULL && i < self->known->len; i++)
+    search_pack (self, &g_array_index (self->known, IndexPack, i));
   return publish (self, errp);
 }
 
@@ -272,7 +316,7 @@ tell_skipped (const Rebuild *self, TmkError **errp)
 }
 
 bool
-repo_rebuild_index (Repo *repo, TmkError **errp)
+repo_rebuild_index (Repo *repo, GHashTable *wanted, TmkError **errp)
 {
   if (!repo_refresh (repo, errp))
     return false;
@@ -280,6 +324,9 @@ repo_rebuild_index (Repo *repo, TmkError **errp)
   if (set == NULL)
     return false;
   g_auto (Rebuild) self = { .repo = repo,
+                            .set = set,
+                            .wanted = wanted,
+                            .known = g_array_new (FALSE, FALSE, sizeof (IndexPack)),
                             .packs = g_array_new (FALSE, FALSE, sizeof (IndexPack)),
                             .read = g_array_new (FALSE, FALSE, sizeof (IndexPack)),
                             .entries = g_array_new (FALSE, FALSE, sizeof (IndexEntry)) };
@@ -287,7 +334,7 @@ repo_rebuild_index (Repo *repo, TmkError **errp)
   if (!hash_init (&self.hash, errp) || !find_unsound (&self, set, unsound, errp)
       || !obj_store_list (repo_store (repo), "packs", visit_pack, self.packs, errp))
     return false;
-  drop_known (&self, set, unsound);
+  sort_out_known (&self, set, unsound);
   if (!read_packs (&self, errp))
     return false;
   for (guint i = 0; self.skipped == NULL && i < unsound->len; i++)

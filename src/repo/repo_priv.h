@@ -28,8 +28,9 @@ GArray *repo_reader_take_bad_copies (RepoReader *reader);
 
 /* Makes the index anew from the packs: what no index file knows is found in the packs' tables or,
  * where one is damaged, by looking for records one after the other. TMK_ERR_DAMAGED where packs
- * cannot be read: all the others are in the index then. */
-bool repo_rebuild_index (Repo *repo, TmkError **errp);
+ * cannot be read: all the others are in the index then. `wanted` (a set of ObjectId, or NULL): of
+ * these, copies of which no index file knows are looked for in the tables of all packs. */
+bool repo_rebuild_index (Repo *repo, GHashTable *wanted, TmkError **errp);
 
 /* Where there are too many index files, makes one out of small ones. */
 bool repo_merge_index (Repo *repo, TmkError **errp);

@@ -243,6 +243,55 @@ note_copies (Verify *verify)
     tell_unnoted (verify, err);
 }
 
+/* What is damaged or missing, or much of it. */
+static GHashTable *
+collect_lost (const Verify *verify)
+{
+  GHashTable *const from[] = { verify->missing, verify->messages };
+  GHashTable *lost = g_hash_table_new_full (hash_id, ids_equal, g_free, NULL);
+  for (size_t i = 0; i < G_N_ELEMENTS (from); i++) {
+    GHashTableIter iter;
+    void *id;
+    g_hash_table_iter_init (&iter, from[i]);
+    while (g_hash_table_iter_next (&iter, &id, NULL))
+      g_hash_table_add (lost, g_memdup2 (id, sizeof (ObjectId)));
+  }
+  return lost;
+}
+
+/* How many of `ids` there are, as far as the index knows. */
+static guint
+count_there (Verify *verify, GHashTable *ids)
+{
+  g_autoptr (IndexSet) set = repo_index (verify->repo, NULL); /* it was loaded before */
+  GHashTableIter iter;
+  void *id;
+  guint n = 0;
+  g_hash_table_iter_init (&iter, ids);
+  while (set != NULL && g_hash_table_iter_next (&iter, &id, NULL))
+    n += index_set_has (set, id);
+  return n;
+}
+
+/* Looks for copies that no index file names, for one that is damaged was newer when they were
+ * merged. After the damage was noted, which is not about these. That the index cannot be changed
+ * was told where it matters, and else is no harm. */
+static void
+find_copies (Verify *verify)
+{
+  g_autoptr (GHashTable) lost = collect_lost (verify);
+  guint before = count_there (verify, lost);
+  (void) repo_rebuild_index (verify->repo, lost, NULL);
+  guint after = count_there (verify, lost);
+  if (after <= before)
+    return;
+  guint n = after - before;
+  g_autofree char *message = g_strdup_printf ("other copies of %u damaged object%s were found: "
+                                              "verify again to see whether they are whole",
+                                              n, n == 1 ? "" : "s");
+  verify_tell (verify, NULL, message);
+}
+
 static void
 note_damage (Verify *verify)
 {
@@ -296,7 +345,7 @@ static void
 mend_index (Verify *verify)
 {
   g_autoptr (TmkError) err = NULL;
-  if (repo_rebuild_index (verify->repo, &err))
+  if (repo_rebuild_index (verify->repo, NULL, &err))
     return;
   g_autofree char *message
       = g_strdup_printf ("the index cannot be made whole: %s", tmk_error_message (err));
@@ -345,6 +394,8 @@ run (Verify *verify, Repo *repo, const Manifest *const *points, size_t n, bool a
   if (!map (verify, points, n, errp))
     return false;
   note_damage (verify);
+  if (all)
+    find_copies (verify);
   return true;
 }
 

@@ -521,6 +521,19 @@ make_copies (char *packs[2])
   return open_repo (obj_store_share_memory (store));
 }
 
+static void
+merge_index (Repo *repo)
+{
+  for (unsigned i = 0; i < 18; i++) {
+    unsigned values[1] = { 100 + i };
+    CaseDisk disk = { "vdc", CASE_CHUNK, CASE_CHUNK, values };
+    g_autofree char *id = g_strdup_printf ("%016x", i + 1);
+    case_commit (repo, id, "other", 3 + i, &disk, 1);
+  }
+  g_autoptr (GPtrArray) index = case_names (repo_store (repo), "index");
+  g_assert_cmpuint (index->len, <, 18);
+}
+
 /* A copy that is damaged, where another one is whole, is told once and noted, so that it is the
  * whole one that stays when the index is merged. */
 static void
@@ -540,19 +553,41 @@ test_bad_copy (void)
     g_assert_cmpuint (result.findings, ==, 1);
     g_assert_cmpuint (result.damaged, ==, 1);
     assert_sound (repo, NULL);
-    for (unsigned i = 0; i < 18; i++) {
-      unsigned values[1] = { 100 + i };
-      CaseDisk disk = { "vdc", CASE_CHUNK, CASE_CHUNK, values };
-      g_autofree char *id = g_strdup_printf ("%016x", i + 1);
-      case_commit (repo, id, "other", 3 + i, &disk, 1);
-    }
-    g_autoptr (GPtrArray) index = case_names (store, "index");
-    g_assert_cmpuint (index->len, <, 18);
+    merge_index (repo);
     g_autoptr (Repo) again = open_repo (copy_store (store));
     assert_sound (again, NULL);
     g_free (packs[0]);
     g_free (packs[1]);
   }
+}
+
+/* The damaged copy was the one that stayed: the other one is found in its pack's table. */
+static void
+test_lost_copy (void)
+{
+  char *packs[2];
+  VerifyResult result;
+  g_autoptr (Repo) repo = make_copies (packs);
+  ObjStore *store = repo_store (repo);
+  case_flip (store, packs[0], find_record (store, packs[0], OBJECT_CHUNK) + 60, 1);
+  merge_index (repo);
+  g_autofree char *text = verify (repo, NULL, 0, &result);
+  assert_says (text, strrchr (packs[0], '/') + 1);
+  assert_says (text, "other copies of 1 damaged object were found");
+  g_assert_cmpuint (result.damaged, ==, 1);
+  assert_sound (repo, NULL);
+  g_autoptr (Repo) again = open_repo (copy_store (store));
+  assert_sound (again, NULL);
+  /* Nothing is found where there is nothing. */
+  case_flip (store, packs[1], find_record (store, packs[1], OBJECT_CHUNK) + 60, 1);
+  g_autoptr (GPtrArray) before = case_names (store, "index");
+  g_autofree char *lost = verify (repo, NULL, 0, &result);
+  g_assert_null (strstr (lost, "other copies"));
+  g_assert_cmpuint (result.damaged, ==, 1);
+  g_autoptr (GPtrArray) after = case_names (store, "index");
+  g_assert_cmpuint (after->len, ==, before->len);
+  g_free (packs[0]);
+  g_free (packs[1]);
 }
 
 static void
@@ -609,6 +644,7 @@ main (int argc, char **argv)
   g_test_add_func ("/repo/verify/pack-short", test_pack_short);
   g_test_add_func ("/repo/verify/healing", test_healing);
   g_test_add_func ("/repo/verify/bad-copy", test_bad_copy);
+  g_test_add_func ("/repo/verify/lost-copy", test_lost_copy);
   g_test_add_func ("/repo/verify/interrupted", test_interrupted);
   g_test_add_func ("/repo/verify/failures", test_failures);
   return g_test_run ();

@@ -436,7 +436,7 @@ test_finish_all (void)
     g_autoptr (GPtrArray) index = names_in (repo_store (repo), "index", NULL);
     for (guint i = 0; again == 1 && i < index->len; i++)
       damage (repo_store (repo), index->pdata[i], 20);
-    g_assert_true (repo_rebuild_index (other, NULL));
+    g_assert_true (repo_rebuild_index (other, NULL, NULL));
     assert_reads (other, 0, 5);
     assert_reads (other, 50, 7);
     assert_reads (other, 200, 5);
@@ -749,7 +749,7 @@ test_rebuild (void)
     g_assert_nonnull (index_set_skipped (set));
     g_assert_cmpuint (index_set_files (set), ==, 1);
   }
-  g_assert_true (repo_rebuild_index (repo, NULL));
+  g_assert_true (repo_rebuild_index (repo, NULL, NULL));
   unsigned readable = 0;
   g_autoptr (RepoReader) reader = repo_reader_new (repo, true);
   for (unsigned i = 0; i < 18; i++) {
@@ -763,7 +763,7 @@ test_rebuild (void)
     g_assert_true (index_view_check (&index_set_file (set, i)->view, NULL));
   /* Again: there is nothing to do. */
   guint files = count_in (store, "index");
-  g_assert_true (repo_rebuild_index (repo, NULL));
+  g_assert_true (repo_rebuild_index (repo, NULL, NULL));
   g_assert_cmpuint (count_in (store, "index"), ==, files);
   g_assert_true (backup (repo, "0000000000000003", 0, 18, &n, NULL, NULL));
   g_assert_cmpuint (n, ==, 1);
@@ -812,7 +812,7 @@ test_bad_sector (void)
     g_assert_true (readable == 4 || readable == 5);
   }
   /* It is made anew, and removed. */
-  g_assert_true (repo_rebuild_index (repo, NULL));
+  g_assert_true (repo_rebuild_index (repo, NULL, NULL));
   assert_reads (repo, 0, 9);
   g_autoptr (GPtrArray) after = names_in (memory, "index", NULL);
   g_assert_cmpuint (after->len, ==, 2);
@@ -850,7 +850,7 @@ test_rebuild_bad_sector (void)
                             (uint64_t) (cases[i].from + (cases[i].from < 0 ? size : 0)),
                             (uint64_t) (cases[i].end + (cases[i].end <= 0 ? size : 0)));
     g_autoptr (TmkError) err = NULL;
-    bool ok = repo_rebuild_index (repo, &err);
+    bool ok = repo_rebuild_index (repo, NULL, &err);
     g_assert_true (ok == (cases[i].readable > 0));
     g_assert_true (ok || tmk_error_code (err) == TMK_ERR_DAMAGED);
     assert_reads (repo, 9, 9);
@@ -920,7 +920,7 @@ test_rebuild_forged (gconstpointer with_table)
   g_assert_true (obj_store_remove (store, packs->pdata[0], NULL));
   g_assert_true (obj_store_put_if_absent (store, packs->pdata[0], pack,
                                           with_table != NULL ? end : end + 10, NULL));
-  g_assert_true (repo_rebuild_index (repo, NULL));
+  g_assert_true (repo_rebuild_index (repo, NULL, NULL));
   bool found = true;
   chunk_id (77, &lied);
   g_assert_true (repo_has (repo, &lied, &found, NULL) && !found);
@@ -944,7 +944,7 @@ test_rebuild_scan_around (void)
   damage (memory, packs->pdata[0], size_of (memory, packs->pdata[0]) - 1);
   g_autoptr (Repo) repo = faulty_repo (whole);
   obj_store_faulty_spoil (repo_store (repo), "packs/", 30000, 30512); /* in chunk 0 */
-  g_assert_true (repo_rebuild_index (repo, NULL));
+  g_assert_true (repo_rebuild_index (repo, NULL, NULL));
   g_autoptr (RepoReader) reader = repo_reader_new (repo, true);
   for (unsigned i = 0; i < 9; i++) {
     g_autoptr (TmkError) err = NULL;
@@ -981,7 +981,7 @@ fail_at (uint64_t at, bool after, bool sticky)
   g_assert_true (ok || !committed || after); /* said to have failed, yet there */
   g_autoptr (Repo) other = repo_open (obj_store_share_memory (memory), NULL);
   assert_reads (other, 0, committed ? 23 : 6);
-  g_assert_true (repo_rebuild_index (other, NULL));
+  g_assert_true (repo_rebuild_index (other, NULL, NULL));
   assert_reads (other, 0, committed ? 23 : 6);
   /* And it goes on: also in the process that met the failure. */
   g_assert_true (backup (repo, "0000000000000003", 3, 25, &n, NULL, NULL));
