@@ -173,6 +173,12 @@ index_view_init (IndexView *view, const void *data, uint64_t size, TmkError **er
   return true;
 }
 
+bool
+index_view_is_there (const IndexView *view)
+{
+  return memcmp (view->packs - INDEX_HEADER_SIZE + 8, MAGIC, MAGIC_SIZE) == 0;
+}
+
 PackName
 index_view_pack (const IndexView *view, uint32_t pack, uint64_t *size)
 {

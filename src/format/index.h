@@ -53,6 +53,10 @@ bool index_view_init (IndexView *view, const void *data, uint64_t size, TmkError
 /* Reads all of it: the checksum, the order, each entry. */
 bool index_view_check (const IndexView *view, TmkError **errp);
 
+/* Are the bytes still those of an index file? Those that a store cannot give any more become zero
+ * (obj_reader_map()): then nothing is found. What was found before that is sound. */
+bool index_view_is_there (const IndexView *view);
+
 PackName index_view_pack (const IndexView *view, uint32_t pack, uint64_t *size);
 
 /* The `i`-th entry. False where it makes no sense. */

@@ -30,6 +30,7 @@
 #define PACK_ENTRY_SIZE 48u
 #define PACK_TRAILER_SIZE 64u
 #define PACK_NAME_SIZE 24u
+#define PACK_NAME_SUM 16u /* of them, those that its contents make */
 #define PACK_MAX_ENTRIES (1u << 20)
 #define PACK_MAX_SIZE (1ull << 32) /* 64 MiB are usual */
 #define REPO_ID_SIZE 16u

@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* objstore/faulty.c: a store whose n-th operation fails, for tests. Operations are everything that
- * can fail: each piece that is appended, each read, each list counts. The count is atomic. */
+ * can fail: each piece that is appended, each read, each list counts. The count is atomic. And one
+ * that has bytes which cannot be read, as a disk has bad sectors. */
 #include "objstore/objstore.h"
 #include "util/testpoint.h"
 
 #include <errno.h>
 #include <stdatomic.h>
+#include <string.h>
 
 #define DOMAIN "objstore"
 
@@ -14,6 +16,8 @@ typedef struct {
   ObjStore *below;
   uint64_t fail_at;
   bool after, sticky;
+  char *spoiled; /* in the names of objects of which [bad_from, bad_end) cannot be read; or NULL */
+  uint64_t bad_from, bad_end;
   atomic_uint_fast64_t count;
 } FaultyStore;
 
@@ -126,16 +130,26 @@ faulty_open (ObjStore *store, const char *name, TmkError **errp)
 }
 
 static bool
+is_spoiled (const ObjReader *reader, uint64_t offset, uint64_t size)
+{
+  const FaultyStore *self = (const FaultyStore *) reader->store;
+  return self->spoiled != NULL && strstr (reader->name, self->spoiled) != NULL
+         && offset < self->bad_end && self->bad_from < offset + size;
+}
+
+static bool
 faulty_read (ObjReader *reader, uint64_t offset, void *buffer, size_t size, TmkError **errp)
 {
   ObjReader *below = ((FaultyReader *) reader)->below;
+  if (is_spoiled (reader, offset, size))
+    return failed ("read", errp);
   WITH_FATE (reader->store, "read", obj_reader_read (below, offset, buffer, size, errp));
 }
 
 static const void *
 faulty_map (ObjReader *reader, TmkError **errp)
 {
-  if (next_fate (reader->store) == FATE_WELL)
+  if (next_fate (reader->store) == FATE_WELL && !is_spoiled (reader, 0, reader->size))
     return obj_reader_map (((FaultyReader *) reader)->below, errp);
   failed ("map", errp);
   return NULL;
@@ -176,6 +190,7 @@ static void
 faulty_free (ObjStore *store)
 {
   obj_store_free (below_of (store));
+  g_free (((FaultyStore *) store)->spoiled);
   g_free (store);
 }
 
@@ -218,4 +233,14 @@ obj_store_faulty_arm (ObjStore *store, uint64_t fail_at)
 {
   FaultyStore *self = (FaultyStore *) store;
   self->fail_at = fail_at > 0 ? atomic_load (&self->count) + fail_at : 0;
+}
+
+void
+obj_store_faulty_spoil (ObjStore *store, const char *part, uint64_t from, uint64_t end)
+{
+  FaultyStore *self = (FaultyStore *) store;
+  g_free (self->spoiled);
+  self->spoiled = g_strdup (part);
+  self->bad_from = from;
+  self->bad_end = end;
 }

@@ -13,6 +13,8 @@
  */
 #include "objstore/folder.h"
 
+#include "objstore/mapping.h"
+
 #include "util/testpoint.h"
 
 #include <dirent.h>
@@ -20,7 +22,6 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/random.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
@@ -40,7 +41,7 @@ typedef struct {
   ObjReader reader;
   int fd;
   GMutex lock;
-  void *map; /* under `lock` */
+  Mapping *map; /* under `lock` */
 } FolderReader;
 
 static FolderStore *
@@ -339,13 +340,11 @@ folder_map (ObjReader *reader, TmkError **errp)
     return "";
   g_mutex_lock (&self->lock);
   if (self->map == NULL) {
-    void *map = mmap (NULL, (size_t) reader->size, PROT_READ, MAP_SHARED, self->fd, 0);
-    if (map != MAP_FAILED)
-      self->map = map;
-    else
+    self->map = mapping_new (self->fd, (size_t) reader->size);
+    if (self->map == NULL)
       folder_fail (errp, (FolderStore *) reader->store, errno, "cannot map '%s'", reader->name);
   }
-  const void *map = self->map;
+  const void *map = self->map != NULL ? mapping_data (self->map) : NULL;
   g_mutex_unlock (&self->lock);
   return map;
 }
@@ -354,8 +353,7 @@ static void
 folder_reader_free (ObjReader *reader)
 {
   FolderReader *self = (FolderReader *) reader;
-  if (self->map != NULL)
-    munmap (self->map, (size_t) reader->size);
+  mapping_free (self->map);
   close (self->fd);
   g_mutex_clear (&self->lock);
   g_free (self);
@@ -379,17 +377,27 @@ typedef struct {
 static bool walk_folder (Walk *walk, int above, const char *word, const char *name, int depth,
                          TmkError **errp);
 
+/* `errno` is why `name` cannot be looked at. One bad inode must not hide all the others: what the
+ * medium withholds is listed without a length. */
+static bool
+walk_failed (Walk *walk, const char *what, const char *name, int depth, TmkError **errp)
+{
+  if (depth > 0 && obj_errno_is_damage (errno)) {
+    ObjInfo info = { .name = name };
+    walk->stopped = !walk->visit (&info, walk->data);
+    return true;
+  }
+  folder_fail (errp, walk->self, errno, "cannot %s '%s'", what, name);
+  return false;
+}
+
 /* What is gone by now was not there. */
 static bool
 walk_entry (Walk *walk, int folder, const char *word, const char *name, int depth, TmkError **errp)
 {
   struct stat st;
-  if (fstatat (folder, word, &st, AT_SYMLINK_NOFOLLOW) != 0) {
-    if (errno == ENOENT)
-      return true;
-    folder_fail (errp, walk->self, errno, "cannot stat '%s'", name);
-    return false;
-  }
+  if (fstatat (folder, word, &st, AT_SYMLINK_NOFOLLOW) != 0)
+    return errno == ENOENT || walk_failed (walk, "stat", name, depth + 1, errp);
   if (S_ISDIR (st.st_mode) && depth < MAX_DEPTH)
     return walk_folder (walk, folder, word, name, depth + 1, errp);
   if (S_ISREG (st.st_mode)) {
@@ -408,19 +416,17 @@ walk_folder (Walk *walk, int above, const char *word, const char *name, int dept
     return true;
   DIR *dir = fd >= 0 ? fdopendir (fd) : NULL;
   if (dir == NULL) {
-    folder_fail (errp, walk->self, errno, "cannot open folder '%s'", name);
+    bool ok = walk_failed (walk, "open folder", name, depth, errp);
     if (fd >= 0)
       close (fd);
-    return false;
+    return ok;
   }
   bool ok = true;
   while (ok && !walk->stopped) {
     errno = 0;
     const struct dirent *entry = readdir (dir);
     if (entry == NULL) {
-      ok = errno == 0;
-      if (!ok)
-        folder_fail (errp, walk->self, errno, "cannot list folder '%s'", name);
+      ok = errno == 0 || walk_failed (walk, "list folder", name, depth, errp);
       break;
     }
     if (entry->d_name[0] == '.')

@@ -3,6 +3,7 @@
  * them, and whole objects are read and written piece by piece. No state; any thread. */
 #include "objstore/objstore.h"
 
+#include <errno.h>
 #include <string.h>
 
 #define DOMAIN "objstore"
@@ -46,6 +47,13 @@ check_name (const ObjStore *store, const char *name, TmkError **errp)
   error_set (errp, DOMAIN, TMK_ERR_INVALID, 0, "'%s': '%s' cannot be the name of an object",
              store->location, name);
   return false;
+}
+
+bool
+obj_errno_is_damage (int err_no)
+{
+  /* ext4 and XFS say EUCLEAN and EBADMSG of inodes and folders that make no sense. */
+  return err_no == EIO || err_no == EUCLEAN || err_no == EBADMSG;
 }
 
 void

@@ -81,7 +81,14 @@ uint64_t obj_store_faulty_count (const ObjStore *store);
 /* From now on operation `fail_at`, counted from the next one, is to fail. */
 void obj_store_faulty_arm (ObjStore *store, uint64_t fail_at);
 
+/* From now on bytes [from, end) of objects in whose names `part` is cannot be read, nor mapped. */
+void obj_store_faulty_spoil (ObjStore *store, const char *part, uint64_t from, uint64_t end);
+
 /* ---- use ---------------------------------------------------------------------------------- */
+
+/* Is it the medium that fails, or the file system's own structures? Then the object is damaged; any
+ * other failure to read it says nothing about it. */
+bool obj_errno_is_damage (int err_no);
 
 /* NULL is allowed. */
 void obj_store_free (ObjStore *store);
@@ -106,7 +113,8 @@ uint64_t obj_reader_size (const ObjReader *reader);
 /* Exactly `size` bytes; TMK_ERR_DAMAGED beyond the end, TMK_ERR_IO. */
 bool obj_reader_read (ObjReader *reader, uint64_t offset, void *buffer, size_t size,
                       TmkError **errp);
-/* All of it in memory, until the reader is freed. */
+/* All of it in memory, until the reader is freed. Where it cannot be read any more all of its bytes
+ * become zero, at any moment. */
 const void *obj_reader_map (ObjReader *reader, TmkError **errp);
 void obj_reader_free (ObjReader *reader);
 
@@ -115,7 +123,9 @@ unsigned char *obj_store_get (ObjStore *store, const char *name, size_t max, siz
                               TmkError **errp);
 
 /* The objects below `folder` ("packs"), in no particular order; none where there is no such
- * folder. What is being published or removed meanwhile may be missing. */
+ * folder. What is being published or removed meanwhile may be missing. What the medium does not let
+ * be looked at, be it a folder in there, is listed as an object of no length: opening it says why.
+ */
 bool obj_store_list (ObjStore *store, const char *folder, ObjVisit visit, void *data,
                      TmkError **errp);
 

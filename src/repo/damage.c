@@ -8,6 +8,14 @@
 
 G_STATIC_ASSERT (sizeof (DamageNote) == DAMAGE_NOTE_SIZE); /* bytes only: as it is stored */
 
+bool
+is_damage (const TmkError *err)
+{
+  TmkErrorCode code = tmk_error_code (err);
+  return code == TMK_ERR_DAMAGED || code == TMK_ERR_NOT_FOUND
+         || (code == TMK_ERR_IO && obj_errno_is_damage (tmk_error_errno (err)));
+}
+
 static bool
 visit_name (const ObjInfo *info, void *data)
 {
@@ -28,8 +36,7 @@ damage_load (ObjStore *store, GArray *notes, TmkError **errp)
         = record_load (store, names->pdata[i], OBJECT_DAMAGE, &size, &err);
     if (plain != NULL) {
       g_array_append_vals (notes, plain, (guint) (size / DAMAGE_NOTE_SIZE));
-    } else if (tmk_error_code (err) != TMK_ERR_NOT_FOUND
-               && tmk_error_code (err) != TMK_ERR_DAMAGED) {
+    } else if (!is_damage (err)) {
       error_propagate (errp, g_steal_pointer (&err));
       return false;
     }

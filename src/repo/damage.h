@@ -9,6 +9,10 @@
 
 #define DAMAGE_NOTE_SIZE (OBJECT_ID_SIZE + PACK_NAME_SIZE)
 
+/* What a failure to read an object, or a copy of one, means for it. A medium that cannot be read is
+ * damage; that we may not read it, say, is none. */
+bool is_damage (const TmkError *err);
+
 /* Appends all that is noted to `notes` (of DamageNote). A note that cannot be read is none: what it
  * is about will be found again by the next who reads it. */
 bool damage_load (ObjStore *store, GArray *notes, TmkError **errp);

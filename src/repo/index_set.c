@@ -192,7 +192,7 @@ find_open (const IndexSet *old, const char *name)
 {
   for (guint i = 0; old != NULL && i < old->members->len; i++) {
     IndexFile *file = g_array_index (old->members, Member, i).file;
-    if (g_str_equal (file->name, name)) {
+    if (g_str_equal (file->name, name) && index_view_is_there (&file->view)) {
       g_atomic_ref_count_inc (&file->refs);
       return file;
     }
@@ -200,8 +200,8 @@ find_open (const IndexSet *old, const char *name)
   return NULL;
 }
 
-/* Opens what was listed. One that makes no sense is left out: what it knows counts as missing, and
- * is stored again. `*vanished`: one is gone by now. */
+/* Opens what was listed. One that makes no sense, or cannot be read, is left out: what it knows
+ * counts as missing, and is stored again. `*vanished`: one is gone by now. */
 static bool
 open_files (IndexSet *set, GPtrArray *files, const GArray *listing, ObjStore *store,
             const RepoId *repo, const IndexSet *old, bool *vanished, TmkError **errp)
@@ -217,7 +217,7 @@ open_files (IndexSet *set, GPtrArray *files, const GArray *listing, ObjStore *st
     } else if (tmk_error_code (err) == TMK_ERR_NOT_FOUND) {
       *vanished = true;
       return true;
-    } else if (tmk_error_code (err) == TMK_ERR_DAMAGED) {
+    } else if (is_damage (err)) {
       g_string_append_printf (set->skipped, "%s%s", set->skipped->len > 0 ? "; " : "",
                               tmk_error_message (err));
     } else {
@@ -438,4 +438,13 @@ const char *
 index_set_skipped (const IndexSet *set)
 {
   return set->skipped->len > 0 ? set->skipped->str : NULL;
+}
+
+const char *
+index_set_vanished (const IndexSet *set)
+{
+  for (size_t i = 0; i < index_set_files (set); i++)
+    if (!index_view_is_there (&index_set_file (set, i)->view))
+      return index_set_file (set, i)->name;
+  return NULL;
 }

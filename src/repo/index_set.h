@@ -79,6 +79,9 @@ bool index_set_counts (const IndexSet *set, size_t i, const IndexEntry *entry);
 /* Why index files were left out, or NULL: all could be read. */
 const char *index_set_skipped (const IndexSet *set);
 
+/* The name of one that was read, and cannot be any more; or NULL. */
+const char *index_set_vanished (const IndexSet *set);
+
 /* Packs in the store, by name. `*size` may be NULL. */
 bool index_set_has_pack (const IndexSet *set, const PackName *pack, uint64_t *size);
 

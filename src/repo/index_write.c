@@ -11,6 +11,7 @@
 
 #include <xxhash.h>
 
+#define DOMAIN "repo"
 #define BUFFER (1u << 20)
 
 typedef struct {
@@ -100,7 +101,10 @@ write_all (Output *out, const IndexPack *packs, IndexSource *source, const Index
   uint64_t n;
   if (!put_all (out, packs, view->n_packs, source, &n, errp))
     return false;
-  g_assert (n == view->n_entries);
+  if (n != view->n_entries) {
+    error_set (errp, DOMAIN, TMK_ERR_DAMAGED, 0, "an index file cannot be read any more");
+    return false;
+  }
   return obj_writer_append (out->writer, out->filter, out->blocks * INDEX_BLOCK_SIZE, errp);
 }
 

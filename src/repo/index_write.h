@@ -20,7 +20,7 @@ struct IndexSource {
 };
 
 /* Publishes an index file of what `source` says, `most` entries at most. Stores its name (free with
- * g_free()) and its length. */
+ * g_free()) and its length. TMK_ERR_DAMAGED where the source does not say the same twice. */
 bool index_write (ObjStore *store, const RepoId *repo, const IndexPack *packs, uint32_t n_packs,
                   IndexSource *source, uint64_t most, char **name, uint64_t *size, TmkError **errp);
 

@@ -12,6 +12,7 @@
 
 #include "repo/index_write.h"
 
+#define DOMAIN "repo"
 #define FILES_MAX 16
 #define FILES_KEPT 8 /* of the larger ones, at most, when there are more than FILES_MAX */
 
@@ -132,6 +133,19 @@ compare_numbers (const void *a, const void *b)
 
 /* --- merging */
 
+/* One that could not be read on is not in the new file, or not all of it. */
+static bool
+check_still_there (const Merge *merge, TmkError **errp)
+{
+  for (size_t i = 0; i < merge->n; i++)
+    if (!index_view_is_there (merge->inputs[i].view)) {
+      error_set (errp, DOMAIN, TMK_ERR_DAMAGED, 0, "'%s' cannot be read any more",
+                 index_set_file (merge->set, merge->inputs[i].number)->name);
+      return false;
+    }
+  return true;
+}
+
 /* A damaged file must not be spread over a new one with a checksum that matches. */
 static bool
 check_inputs (const Merge *merge, TmkError **errp)
@@ -204,7 +218,8 @@ merge_files (Repo *repo, const IndexSet *set, const GArray *numbers, TmkError **
     merge.inputs[i].number = g_array_index (numbers, size_t, i);
     merge.inputs[i].view = &index_set_file (set, merge.inputs[i].number)->view;
   }
-  bool ok = check_inputs (&merge, errp) && write_merged (repo, &merge, errp);
+  bool ok = check_inputs (&merge, errp) && write_merged (repo, &merge, errp)
+            && check_still_there (&merge, errp);
   for (size_t i = 0; i < merge.n; i++) {
     if (ok)
       ok = obj_store_remove (repo_store (repo), index_set_file (set, merge.inputs[i].number)->name,

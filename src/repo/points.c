@@ -2,6 +2,7 @@
 /* repo/points.c: see repo/points.h. A set belongs to one thread. */
 #include "repo/points.h"
 
+#include "repo/damage.h"
 #include "repo/record.h"
 
 #include "util/bytes.h"
@@ -67,17 +68,14 @@ load_one (Repo *repo, const char *id, const char *domain, PointSet *points, TmkE
       g_ptr_array_add (points->manifests, g_steal_pointer (&manifest));
     return true;
   }
-  switch (tmk_error_code (err)) {
-  case TMK_ERR_NOT_FOUND:
+  if (tmk_error_code (err) == TMK_ERR_NOT_FOUND)
     return true;
-  case TMK_ERR_DAMAGED:
-  case TMK_ERR_UNSUPPORTED:
-    g_ptr_array_add (points->damaged, g_strdup_printf ("%s: %s", id, tmk_error_message (err)));
-    return true;
-  default:
+  if (!is_damage (err) && tmk_error_code (err) != TMK_ERR_UNSUPPORTED) {
     error_propagate (errp, g_steal_pointer (&err));
     return false;
   }
+  g_ptr_array_add (points->damaged, g_strdup_printf ("%s: %s", id, tmk_error_message (err)));
+  return true;
 }
 
 static int

@@ -9,13 +9,13 @@
  */
 #include "repo/repo_priv.h"
 
+#include "repo/damage.h"
 #include "repo/hash.h"
 #include "repo/record.h"
 
-#include <errno.h>
-
 #define DOMAIN "repo"
 #define OPEN_PACKS 16
+#define BAD_COPIES_MAX 100000
 #define REFRESH_US (10 * G_TIME_SPAN_SECOND)
 
 typedef struct {
@@ -34,6 +34,7 @@ struct RepoReader {
   OpenPack packs[OPEN_PACKS];
   uint64_t clock;
   int64_t refresh_after; /* monotonic */
+  GArray *bad_copies;    /* of BadCopy; or NULL */
 };
 
 RepoReader *
@@ -56,6 +57,7 @@ repo_reader_free (RepoReader *reader)
   hash_clear (&reader->hash);
   ZSTD_freeDCtx (reader->zstd);
   g_free (reader->record);
+  g_clear_pointer (&reader->bad_copies, g_array_unref);
   g_free (reader);
 }
 
@@ -146,42 +148,84 @@ read_place (RepoReader *reader, const ObjectPlace *place, const Wanted *wanted,
              || check_id (reader, wanted->id, header->kind, wanted->buffer, header->plain, errp));
 }
 
-/* What a failure to read a copy means for the object. A medium that cannot be read is damage; that
- * we may not read it, say, is none. */
-static bool
-is_damage (const TmkError *err)
-{
-  TmkErrorCode code = tmk_error_code (err);
-  return code == TMK_ERR_DAMAGED || code == TMK_ERR_NOT_FOUND
-         || (code == TMK_ERR_IO && tmk_error_errno (err) == EIO);
-}
-
 static void
 say_missing (RepoReader *reader, const IndexSet *set, const Wanted *wanted, TmkError **errp)
 {
   char hex[2 * OBJECT_ID_SIZE + 1];
   object_id_to_hex (wanted->id, hex);
   const char *skipped = index_set_skipped (set);
+  if (skipped == NULL)
+    skipped = index_set_vanished (set);
   error_set (errp, DOMAIN, TMK_ERR_DAMAGED, 0, "'%s': %s '%s' is missing%s%s",
              repo_location (reader->repo), kind_name (wanted), hex,
              skipped != NULL ? ", and not all index files can be read: " : "",
              skipped != NULL ? skipped : "");
 }
 
-static void
-say_damaged (RepoReader *reader, const ObjectPlace *place, const Wanted *wanted,
-             const TmkError *why, TmkError **errp)
+static char *
+describe (RepoReader *reader, const ObjectPlace *place, const Wanted *wanted, const TmkError *why)
 {
   char hex[2 * OBJECT_ID_SIZE + 1], pack[2 * PACK_NAME_SIZE + 1];
   object_id_to_hex (wanted->id, hex);
   pack_name_to_hex (&place->pack, pack);
-  error_set (errp, DOMAIN, is_damage (why) ? TMK_ERR_DAMAGED : tmk_error_code (why),
-             tmk_error_errno (why), "'%s': %s '%s' in pack '%s': %s", repo_location (reader->repo),
-             kind_name (wanted), hex, pack, tmk_error_message (why));
+  return g_strdup_printf ("'%s': %s '%s' in pack '%s': %s", repo_location (reader->repo),
+                          kind_name (wanted), hex, pack, tmk_error_message (why));
 }
 
-/* Tries one copy after the other. The error is about the first one, the best, unless another may be
- * well and only cannot be read now: then that is it, for nothing is known to be damaged. */
+static void
+say_damaged (RepoReader *reader, const ObjectPlace *place, const Wanted *wanted,
+             const TmkError *why, TmkError **errp)
+{
+  g_autofree char *message = describe (reader, place, wanted, why);
+  error_set (errp, DOMAIN, is_damage (why) ? TMK_ERR_DAMAGED : tmk_error_code (why),
+             tmk_error_errno (why), "%s", message);
+}
+
+static void
+bad_copy_clear (void *data)
+{
+  g_free (((BadCopy *) data)->message);
+}
+
+/* Remembers that this copy failed, though another one did not. A pack that went meanwhile is no
+ * damage. */
+static void
+add_bad_copy (RepoReader *reader, const ObjectPlace *place, const Wanted *wanted,
+              const TmkError *why)
+{
+  if (!reader->verify || !place->counts || !is_damage (why)
+      || tmk_error_code (why) == TMK_ERR_NOT_FOUND)
+    return;
+  if (reader->bad_copies == NULL) {
+    reader->bad_copies = g_array_new (FALSE, FALSE, sizeof (BadCopy));
+    g_array_set_clear_func (reader->bad_copies, bad_copy_clear);
+  }
+  if (reader->bad_copies->len == BAD_COPIES_MAX)
+    return;
+  BadCopy copy = { { *wanted->id, place->pack }, describe (reader, place, wanted, why) };
+  g_array_append_val (reader->bad_copies, copy);
+}
+
+GArray *
+repo_reader_take_bad_copies (RepoReader *reader)
+{
+  return g_steal_pointer (&reader->bad_copies);
+}
+
+/* Tries one copy after the other, at most MAX_PLACES; `errors` has why those before the one that
+ * could be read could not. Returns how many failed. */
+static size_t
+try_places (RepoReader *reader, const ObjectPlace *places, size_t n, const Wanted *wanted,
+            RecordHeader *header, TmkError **errors)
+{
+  for (size_t i = 0; i < n; i++)
+    if (read_place (reader, &places[i], wanted, header, &errors[i]))
+      return i;
+  return n;
+}
+
+/* The error is about the first copy, the best, unless another may be well and only cannot be read
+ * now: then that is it, for nothing is known to be damaged. */
 static bool
 read_any (RepoReader *reader, const Wanted *wanted, RecordHeader *header, TmkError **errp)
 {
@@ -189,24 +233,23 @@ read_any (RepoReader *reader, const Wanted *wanted, RecordHeader *header, TmkErr
   if (set == NULL)
     return false;
   ObjectPlace places[MAX_PLACES];
+  TmkError *errors[MAX_PLACES] = { NULL };
   size_t n = index_set_find (set, wanted->id, places), told = 0;
   if (n == 0) {
     say_missing (reader, set, wanted, errp);
     return false;
   }
-  g_autoptr (TmkError) first = NULL;
-  for (size_t i = 0; i < n; i++) {
-    g_autoptr (TmkError) err = NULL;
-    if (read_place (reader, &places[i], wanted, header, &err))
-      return true;
-    if (first == NULL || (is_damage (first) && !is_damage (err))) {
-      tmk_error_free (first);
-      first = g_steal_pointer (&err);
+  size_t failed = try_places (reader, places, n, wanted, header, errors);
+  for (size_t i = 0; i < failed && failed < n; i++)
+    add_bad_copy (reader, &places[i], wanted, errors[i]);
+  for (size_t i = 0; i < n && failed == n; i++)
+    if (is_damage (errors[told]) && !is_damage (errors[i]))
       told = i;
-    }
-  }
-  say_damaged (reader, &places[told], wanted, first, errp);
-  return false;
+  if (failed == n)
+    say_damaged (reader, &places[told], wanted, errors[told], errp);
+  for (size_t i = 0; i < failed; i++)
+    tmk_error_free (errors[i]);
+  return failed < n;
 }
 
 static bool

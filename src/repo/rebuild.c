@@ -3,37 +3,76 @@
  * repo/rebuild.c: the index anew from the packs, see repo_rebuild_index() of repo/repo_priv.h. No
  * state; any thread.
  *
- * Index files that are there stay; those that make no sense are removed in the end. Packs of which
+ * Index files that are there stay; those that make no sense, or cannot be read, are removed in the
+ * end, unless packs cannot be read either: of those they may be all that is known. Packs of which
  * no sound index file knows are read: their tables or, where a table is damaged, record by record.
+ *
+ * An index file names one copy of an object only, so another one, in a pack that is known, may be
+ * in none: of the objects that are wanted they are looked for.
  */
 #include "repo/repo_priv.h"
 
+#include "repo/damage.h"
+#include "repo/hash.h"
 #include "repo/index_write.h"
+#include "repo/scan.h"
 
 #define DOMAIN "repo"
 #define ENTRIES_AT_ONCE (1u << 20)
-#define WINDOW (4u << 20) /* read at once when looking for records */
 
 typedef struct {
   Repo *repo;
-  GArray *packs;   /* of IndexPack: found in the store, that no index file knows … */
-  GArray *read;    /* … of them, those whose … */
-  GArray *entries; /* … entries (of IndexEntry) are here */
+  const IndexSet *set;      /* borrowed */
+  GHashTable *wanted;       /* of ObjectId; borrowed; or NULL */
+  const PackName *searched; /* the pack of which only what is wanted is taken; or NULL */
+  GArray *known;            /* of IndexPack: found in the store, that an index file knows */
+  GArray *packs;            /* of IndexPack: found in the store, that no index file knows … */
+  GArray *read;             /* … of them, those whose … */
+  GArray *entries;          /* … entries (of IndexEntry) are here */
+  TmkError *skipped;        /* why the first of the packs that cannot be read cannot; or NULL */
+  guint n_skipped;
+  Hash hash;
 } Rebuild;
 
 static void
 rebuild_clear (Rebuild *self)
 {
+  g_array_unref (self->known);
   g_array_unref (self->packs);
   g_array_unref (self->read);
   g_array_unref (self->entries);
+  tmk_error_free (self->skipped);
+  hash_clear (&self->hash);
+}
+G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC (Rebuild, rebuild_clear)
+
+static int
+compare_names (const void *a, const void *b)
+{
+  return memcmp (a, b, PACK_NAME_SIZE);
 }
 
 /* --- one pack */
 
+/* Is it a copy of what is wanted that no index file knows? */
+static bool
+is_lost_copy (const Rebuild *self, const ObjectId *id)
+{
+  if (!g_hash_table_contains (self->wanted, id))
+    return false;
+  ObjectPlace places[MAX_PLACES];
+  size_t n = index_set_find (self->set, id, places);
+  for (size_t i = 0; i < n; i++)
+    if (compare_names (&places[i].pack, self->searched) == 0)
+      return false;
+  return true;
+}
+
 static void
 add_entry (Rebuild *self, const PackEntry *from)
 {
+  if (self->searched != NULL && !is_lost_copy (self, &from->id))
+    return;
   IndexEntry entry = { .id = from->id,
                        .pack = self->read->len, /* the one that is being read */
                        .length = from->length,
@@ -42,9 +81,21 @@ add_entry (Rebuild *self, const PackEntry *from)
   g_array_append_val (self->entries, entry);
 }
 
+/* A pack is called after its table. Where one was cut off, its end may be the work of a guest. */
+static bool
+check_name (Rebuild *self, const PackName *name, const void *table, size_t size, TmkError **errp)
+{
+  unsigned char sum[OBJECT_ID_SIZE];
+  hash_bytes (&self->hash, table, size, sum);
+  if (memcmp (name, sum, PACK_NAME_SUM) == 0)
+    return true;
+  error_set (errp, DOMAIN, TMK_ERR_DAMAGED, 0, "it is not the pack of this name");
+  return false;
+}
+
 /* Its table. TMK_ERR_DAMAGED: it has none that can be believed; nothing was added then. */
 static bool
-read_table (Rebuild *self, ObjReader *pack, TmkError **errp)
+read_table (Rebuild *self, const PackName *name, ObjReader *pack, TmkError **errp)
 {
   uint64_t size = obj_reader_size (pack);
   unsigned char end[PACK_TRAILER_SIZE];
@@ -64,6 +115,8 @@ read_table (Rebuild *self, ObjReader *pack, TmkError **errp)
     error_set (errp, DOMAIN, TMK_ERR_DAMAGED, 0, "the checksum of the pack's table does not match");
     return false;
   }
+  if (!check_name (self, name, table, length, errp))
+    return false;
   guint before = self->entries->len;
   for (uint32_t i = 0; i < trailer.entries; i++) {
     PackEntry entry;
@@ -76,78 +129,24 @@ read_table (Rebuild *self, ObjReader *pack, TmkError **errp)
   return true;
 }
 
-/* Is there a whole, sound record at `at`? `buffer` is for RECORD_MAX_SIZE. */
-static bool
-try_record (ObjReader *pack, uint64_t at, unsigned char *buffer, PackEntry *entry, bool *sound,
-            TmkError **errp)
+static void
+visit_entry (const PackEntry *entry, void *data)
 {
-  RecordHeader header;
-  uint64_t left = obj_reader_size (pack) - at;
-  *sound = false;
-  if (left < RECORD_HEADER_SIZE)
-    return true;
-  if (!obj_reader_read (pack, at, buffer, RECORD_HEADER_SIZE, errp))
-    return false;
-  if (!record_parse_header (buffer, RECORD_HEADER_SIZE, &header, NULL)
-      || !object_kind_is_packed (header.kind) || object_id_is_zero (&header.id))
-    return true;
-  uint32_t length = RECORD_HEADER_SIZE + header.stored;
-  if (left < length)
-    return true;
-  if (!obj_reader_read (pack, at, buffer, length, errp))
-    return false;
-  *sound = record_parse (buffer, length, &header, NULL);
-  *entry = (PackEntry){
-    .id = header.id, .offset = at, .length = length, .kind = header.kind, .codec = header.codec
-  };
-  return true;
+  add_entry (data, entry);
 }
 
-/* Where the magic of a record may next be, from `at` on; the pack's end where nowhere. */
-static bool
-find_magic (ObjReader *pack, uint64_t at, unsigned char *buffer, uint64_t *found, TmkError **errp)
+/* A pack that cannot be read must not keep the others out of the index: it is told in the end. */
+static void
+skip_pack (Rebuild *self, TmkError *why)
 {
-  static const char magic[] = "TMKR";
-  static const unsigned into = 8; /* of the header */
-  uint64_t size = obj_reader_size (pack);
-  while (size - at >= RECORD_HEADER_SIZE) {
-    size_t length = (size_t) MIN (size - at, WINDOW);
-    if (!obj_reader_read (pack, at, buffer, length, errp))
-      return false;
-    const unsigned char *hit = memmem (buffer + into, length - into, magic, 4);
-    if (hit != NULL) {
-      *found = at + (uint64_t) (hit - buffer) - into;
-      return true;
-    }
-    at += length - into - 3; /* the magic may lie across the end */
-  }
-  *found = size;
-  return true;
+  self->n_skipped++;
+  if (self->skipped == NULL)
+    self->skipped = why;
+  else
+    tmk_error_free (why);
 }
 
-/* Records one after the other; where there is none, the next that can be found. A record inside a
- * chunk (a guest may keep a repository, or mean ill) is met only where the chunk around it is
- * damaged, and can only add what its own id says, which reading checks. */
-static bool
-scan_records (Rebuild *self, ObjReader *pack, TmkError **errp)
-{
-  g_autofree unsigned char *buffer = g_malloc (RECORD_MAX_SIZE);
-  uint64_t at = PACK_HEADER_SIZE, size = obj_reader_size (pack);
-  while (at < size) {
-    PackEntry entry;
-    bool sound;
-    if (!try_record (pack, at, buffer, &entry, &sound, errp))
-      return false;
-    if (sound) {
-      add_entry (self, &entry);
-      at += entry.length;
-    } else if (!find_magic (pack, at + 1, buffer, &at, errp)) {
-      return false;
-    }
-  }
-  return true;
-}
-
+/* What is found counts, also where not all of the pack could be read. */
 static bool
 read_pack (Rebuild *self, const IndexPack *pack, TmkError **errp)
 {
@@ -155,18 +154,37 @@ read_pack (Rebuild *self, const IndexPack *pack, TmkError **errp)
   g_autofree char *name = pack_object_name (&pack->name);
   g_autoptr (ObjReader) reader = obj_store_open (repo_store (self->repo), name, &err);
   guint before = self->entries->len;
-  bool ok = reader != NULL && read_table (self, reader, &err);
-  if (!ok && reader != NULL && tmk_error_code (err) == TMK_ERR_DAMAGED) {
+  bool ok = reader != NULL && read_table (self, &pack->name, reader, &err);
+  if (!ok && reader != NULL && is_damage (err)) {
     g_clear_pointer (&err, tmk_error_free);
-    ok = scan_records (self, reader, &err);
+    ok = scan_pack (reader, visit_entry, self, &err);
   }
-  if (ok && self->entries->len > before)
-    g_array_append_vals (self->read, pack, 1);
-  if (!ok && tmk_error_code (err) == TMK_ERR_NOT_FOUND)
-    return true; /* removed meanwhile */
-  if (!ok)
+  if (self->entries->len > before) {
+    IndexPack found = { pack->name, obj_reader_size (reader) };
+    g_array_append_val (self->read, found);
+  }
+  if (ok || tmk_error_code (err) == TMK_ERR_NOT_FOUND) /* removed meanwhile */
+    return true;
+  if (!is_damage (err)) {
     error_propagate (errp, g_steal_pointer (&err));
-  return ok;
+    return false;
+  }
+  skip_pack (self, g_steal_pointer (&err));
+  return true;
+}
+
+/* Without its table nothing is found: to look for records in what is known already would be to read
+ * the whole repository. */
+static void
+search_pack (Rebuild *self, const IndexPack *pack)
+{
+  g_autofree char *name = pack_object_name (&pack->name);
+  g_autoptr (ObjReader) reader = obj_store_open (repo_store (self->repo), name, NULL);
+  guint before = self->entries->len;
+  self->searched = &pack->name;
+  if (reader != NULL && read_table (self, &pack->name, reader, NULL) && self->entries->len > before)
+    g_array_append_vals (self->read, pack, 1);
+  self->searched = NULL;
 }
 
 /* --- all of them */
@@ -180,15 +198,9 @@ visit_pack (const ObjInfo *info, void *data)
   return true;
 }
 
-static int
-compare_names (const void *a, const void *b)
-{
-  return memcmp (a, b, PACK_NAME_SIZE);
-}
-
-/* Removes from the packs those that sound index files know. */
+/* Moves those of the packs that sound index files know to the known ones. */
 static void
-drop_known (Rebuild *self, const IndexSet *set, GPtrArray *unsound)
+sort_out_known (Rebuild *self, const IndexSet *set, GPtrArray *unsound)
 {
   g_array_sort (self->packs, compare_names);
   g_autofree bool *known = g_new0 (bool, MAX (1, self->packs->len));
@@ -208,9 +220,13 @@ drop_known (Rebuild *self, const IndexSet *set, GPtrArray *unsound)
     }
   }
   guint left = 0;
-  for (guint i = 0; i < self->packs->len; i++)
-    if (!known[i])
-      g_array_index (self->packs, IndexPack, left++) = g_array_index (self->packs, IndexPack, i);
+  for (guint i = 0; i < self->packs->len; i++) {
+    IndexPack pack = g_array_index (self->packs, IndexPack, i);
+    if (known[i])
+      g_array_append_val (self->known, pack);
+    else
+      g_array_index (self->packs, IndexPack, left++) = pack;
+  }
   g_array_set_size (self->packs, left);
 }
 
@@ -240,10 +256,23 @@ read_packs (Rebuild *self, TmkError **errp)
     if (self->entries->len >= ENTRIES_AT_ONCE && !publish (self, errp))
       return false;
   }
+  for (guint i = 0; self->wanted != NULL && i < self->known->len; i++)
+    search_pack (self, &g_array_index (self->known, IndexPack, i));
   return publish (self, errp);
 }
 
-/* Index files that could not even be opened. */
+/* Can no sense be made of it? Not of one that cannot be read for another reason than damage. */
+static bool
+is_unsound (ObjStore *store, const char *name)
+{
+  g_autoptr (TmkError) err = NULL;
+  g_autoptr (ObjReader) reader = obj_store_open (store, name, &err);
+  const void *data = reader != NULL ? obj_reader_map (reader, &err) : NULL;
+  IndexView view;
+  return (data != NULL && !index_view_init (&view, data, obj_reader_size (reader), &err))
+         || (data == NULL && is_damage (err));
+}
+
 static bool
 visit_index (const ObjInfo *info, void *data)
 {
@@ -251,6 +280,8 @@ visit_index (const ObjInfo *info, void *data)
   return true;
 }
 
+/* Index files that could not even be opened. Before packs are listed: so what one that is removed
+ * knows, if it came just now, is read from its packs. */
 static bool
 find_unsound (Rebuild *self, const IndexSet *set, GPtrArray *unsound, TmkError **errp)
 {
@@ -264,37 +295,50 @@ find_unsound (Rebuild *self, const IndexSet *set, GPtrArray *unsound, TmkError *
     bool open = false;
     for (size_t f = 0; f < index_set_files (set) && !open; f++)
       open = g_str_equal (index_set_file (set, f)->name, name);
-    g_autoptr (ObjReader) reader
-        = open ? NULL : obj_store_open (repo_store (self->repo), name, NULL);
-    const void *data = reader != NULL ? obj_reader_map (reader, NULL) : NULL;
-    IndexView view;
     /* Looked at once more: one that is not open may have come since. */
-    if (data != NULL && !index_view_init (&view, data, obj_reader_size (reader), NULL))
+    if (!open && is_unsound (repo_store (self->repo), name))
       g_ptr_array_add (unsound, g_strdup (name));
   }
   return true;
 }
 
+static bool
+tell_skipped (const Rebuild *self, TmkError **errp)
+{
+  if (self->skipped == NULL)
+    return true;
+  if (self->n_skipped == 1)
+    error_set (errp, DOMAIN, TMK_ERR_DAMAGED, 0, "%s", tmk_error_message (self->skipped));
+  else
+    error_set (errp, DOMAIN, TMK_ERR_DAMAGED, 0, "%s, and %u packs more",
+               tmk_error_message (self->skipped), self->n_skipped - 1);
+  return false;
+}
+
 bool
-repo_rebuild_index (Repo *repo, TmkError **errp)
+repo_rebuild_index (Repo *repo, GHashTable *wanted, TmkError **errp)
 {
   if (!repo_refresh (repo, errp))
     return false;
   g_autoptr (IndexSet) set = repo_index (repo, errp);
   if (set == NULL)
     return false;
-  Rebuild self = { .repo = repo,
-                   .packs = g_array_new (FALSE, FALSE, sizeof (IndexPack)),
-                   .read = g_array_new (FALSE, FALSE, sizeof (IndexPack)),
-                   .entries = g_array_new (FALSE, FALSE, sizeof (IndexEntry)) };
+  g_auto (Rebuild) self = { .repo = repo,
+                            .set = set,
+                            .wanted = wanted,
+                            .known = g_array_new (FALSE, FALSE, sizeof (IndexPack)),
+                            .packs = g_array_new (FALSE, FALSE, sizeof (IndexPack)),
+                            .read = g_array_new (FALSE, FALSE, sizeof (IndexPack)),
+                            .entries = g_array_new (FALSE, FALSE, sizeof (IndexEntry)) };
   g_autoptr (GPtrArray) unsound = g_ptr_array_new_with_free_func (g_free);
-  bool ok = obj_store_list (repo_store (repo), "packs", visit_pack, self.packs, errp);
-  if (ok) {
-    drop_known (&self, set, unsound);
-    ok = read_packs (&self, errp) && find_unsound (&self, set, unsound, errp);
-  }
-  for (guint i = 0; ok && i < unsound->len; i++)
-    ok = obj_store_remove (repo_store (repo), unsound->pdata[i], errp);
-  rebuild_clear (&self);
-  return ok && repo_refresh (repo, errp);
+  if (!hash_init (&self.hash, errp) || !find_unsound (&self, set, unsound, errp)
+      || !obj_store_list (repo_store (repo), "packs", visit_pack, self.packs, errp))
+    return false;
+  sort_out_known (&self, set, unsound);
+  if (!read_packs (&self, errp))
+    return false;
+  for (guint i = 0; self.skipped == NULL && i < unsound->len; i++)
+    if (!obj_store_remove (repo_store (repo), unsound->pdata[i], errp))
+      return false;
+  return repo_refresh (repo, errp) && tell_skipped (&self, errp);
 }

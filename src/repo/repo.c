@@ -290,19 +290,28 @@ make_notes (const IndexSet *set, const ObjectId *ids, size_t n)
 }
 
 bool
-repo_note_damage (Repo *repo, const ObjectId *ids, size_t n, TmkError **errp)
+repo_note_copies (Repo *repo, const DamageNote *notes, size_t n, TmkError **errp)
 {
   g_autoptr (IndexSet) old = repo_index (repo, errp);
   if (old == NULL)
     return false;
-  g_autoptr (GArray) notes = make_notes (old, ids, n);
-  if (notes->len == 0)
+  if (n == 0)
     return true;
-  if (!damage_publish (repo->store, (const DamageNote *) (void *) notes->data, notes->len, errp))
+  if (!damage_publish (repo->store, notes, n, errp))
     return false;
   g_mutex_lock (&repo->loading);
   g_autoptr (IndexSet) now = current (repo);
-  replace (repo, index_set_add_notes (now, (const DamageNote *) (void *) notes->data, notes->len));
+  replace (repo, index_set_add_notes (now, notes, n));
   g_mutex_unlock (&repo->loading);
   return true;
+}
+
+bool
+repo_note_damage (Repo *repo, const ObjectId *ids, size_t n, TmkError **errp)
+{
+  g_autoptr (IndexSet) set = repo_index (repo, errp);
+  if (set == NULL)
+    return false;
+  g_autoptr (GArray) notes = make_notes (set, ids, n);
+  return repo_note_copies (repo, (const DamageNote *) (void *) notes->data, notes->len, errp);
 }

@@ -143,6 +143,33 @@ verify_set_bad (Verify *verify, const VerifyPlace *place, const char *why)
                          g_strdup (why));
 }
 
+static guint
+hash_note (const void *note)
+{
+  return hash_id (&((const DamageNote *) note)->id);
+}
+
+static gboolean
+notes_equal (const void *a, const void *b)
+{
+  return memcmp (a, b, sizeof (DamageNote)) == 0;
+}
+
+void
+verify_add_copies (Verify *verify, GArray *copies)
+{
+  for (guint i = 0; copies != NULL && i < copies->len; i++) {
+    const BadCopy *copy = &g_array_index (copies, BadCopy, i);
+    if (g_hash_table_contains (verify->copies, &copy->note))
+      continue;
+    g_hash_table_add (verify->copies, g_memdup2 (&copy->note, sizeof copy->note));
+    g_autofree char *message = g_strdup_printf ("%s; another copy is whole", copy->message);
+    verify->result->damaged++;
+    verify_tell (verify, NULL, message);
+  }
+  g_clear_pointer (&copies, g_array_unref);
+}
+
 static bool
 verify_init (Verify *verify, Repo *repo, const VerifyOptions *options, VerifyResult *result,
              TmkError **errp)
@@ -153,6 +180,7 @@ verify_init (Verify *verify, Repo *repo, const VerifyOptions *options, VerifyRes
     return false;
   verify->reader = repo_reader_new (repo, true);
   verify->missing = g_hash_table_new_full (hash_id, ids_equal, g_free, NULL);
+  verify->copies = g_hash_table_new_full (hash_note, notes_equal, g_free, NULL);
   verify->messages = g_hash_table_new_full (hash_id, ids_equal, g_free, g_free);
   entry_set_init (&verify->counted, verify->set);
   entry_set_init (&verify->walked, verify->set);
@@ -171,6 +199,7 @@ verify_clear (Verify *verify)
   entry_set_clear (&verify->needed);
   entry_set_clear (&verify->bad);
   g_hash_table_unref (verify->missing);
+  g_hash_table_unref (verify->copies);
   g_hash_table_unref (verify->messages);
   repo_reader_free (verify->reader);
   index_set_unref (verify->set);
@@ -182,16 +211,85 @@ G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC (Verify, verify_clear)
 /* That the damage cannot be written down (a repository that is mounted read-only) makes it no less
  * found. */
 static void
+tell_unnoted (Verify *verify, const TmkError *why)
+{
+  g_autofree char *message
+      = g_strdup_printf ("the damage cannot be noted: %s", tmk_error_message (why));
+  verify_tell (verify, NULL, message);
+}
+
+static void
 note (Verify *verify, GArray *ids)
 {
   g_autoptr (TmkError) err = NULL;
   if (ids->len > 0
-      && !repo_note_damage (verify->repo, (const ObjectId *) (void *) ids->data, ids->len, &err)) {
-    g_autofree char *message
-        = g_strdup_printf ("the damage cannot be noted: %s", tmk_error_message (err));
-    verify_tell (verify, NULL, message);
-  }
+      && !repo_note_damage (verify->repo, (const ObjectId *) (void *) ids->data, ids->len, &err))
+    tell_unnoted (verify, err);
   g_array_set_size (ids, 0);
+}
+
+/* So that the copies that are whole are those that stay in the index when it is merged. */
+static void
+note_copies (Verify *verify)
+{
+  g_autoptr (TmkError) err = NULL;
+  g_autoptr (GArray) notes = g_array_new (FALSE, FALSE, sizeof (DamageNote));
+  GHashTableIter iter;
+  void *copy;
+  g_hash_table_iter_init (&iter, verify->copies);
+  while (g_hash_table_iter_next (&iter, &copy, NULL))
+    g_array_append_vals (notes, copy, 1);
+  if (!repo_note_copies (verify->repo, (const DamageNote *) (void *) notes->data, notes->len, &err))
+    tell_unnoted (verify, err);
+}
+
+/* What is damaged or missing, or much of it. */
+static GHashTable *
+collect_lost (const Verify *verify)
+{
+  GHashTable *const from[] = { verify->missing, verify->messages };
+  GHashTable *lost = g_hash_table_new_full (hash_id, ids_equal, g_free, NULL);
+  for (size_t i = 0; i < G_N_ELEMENTS (from); i++) {
+    GHashTableIter iter;
+    void *id;
+    g_hash_table_iter_init (&iter, from[i]);
+    while (g_hash_table_iter_next (&iter, &id, NULL))
+      g_hash_table_add (lost, g_memdup2 (id, sizeof (ObjectId)));
+  }
+  return lost;
+}
+
+/* How many of `ids` there are, as far as the index knows. */
+static guint
+count_there (Verify *verify, GHashTable *ids)
+{
+  g_autoptr (IndexSet) set = repo_index (verify->repo, NULL); /* it was loaded before */
+  GHashTableIter iter;
+  void *id;
+  guint n = 0;
+  g_hash_table_iter_init (&iter, ids);
+  while (set != NULL && g_hash_table_iter_next (&iter, &id, NULL))
+    n += index_set_has (set, id);
+  return n;
+}
+
+/* Looks for copies that no index file names, for one that is damaged was newer when they were
+ * merged. After the damage was noted, which is not about these. That the index cannot be changed
+ * was told where it matters, and else is no harm. */
+static void
+find_copies (Verify *verify)
+{
+  g_autoptr (GHashTable) lost = collect_lost (verify);
+  guint before = count_there (verify, lost);
+  (void) repo_rebuild_index (verify->repo, lost, NULL);
+  guint after = count_there (verify, lost);
+  if (after <= before)
+    return;
+  guint n = after - before;
+  g_autofree char *message = g_strdup_printf ("other copies of %u damaged object%s were found: "
+                                              "verify again to see whether they are whole",
+                                              n, n == 1 ? "" : "s");
+  verify_tell (verify, NULL, message);
 }
 
 static void
@@ -247,10 +345,10 @@ static void
 mend_index (Verify *verify)
 {
   g_autoptr (TmkError) err = NULL;
-  if (repo_rebuild_index (verify->repo, &err))
+  if (repo_rebuild_index (verify->repo, NULL, &err))
     return;
   g_autofree char *message
-      = g_strdup_printf ("the index cannot be made anew: %s", tmk_error_message (err));
+      = g_strdup_printf ("the index cannot be made whole: %s", tmk_error_message (err));
   verify_tell (verify, NULL, message);
 }
 
@@ -288,11 +386,16 @@ run (Verify *verify, Repo *repo, const Manifest *const *points, size_t n, bool a
   verify->result->points = n;
   for (size_t i = 0; i < n; i++)
     verify->result->disks += points[i]->n_disks;
+  verify_index_vanished (verify);
+  verify_add_copies (verify, repo_reader_take_bad_copies (verify->reader));
+  note_copies (verify);
   if (!verify->damage)
     return true;
   if (!map (verify, points, n, errp))
     return false;
   note_damage (verify);
+  if (all)
+    find_copies (verify);
   return true;
 }
 

@@ -31,9 +31,9 @@ typedef struct {
 
 /* Checks `n` points (NULL: all there are): their manifests, trees and (all or a sample of) chunks,
  * each object read once, its id computed anew; damage is told for each point and disk that it
- * touches, with neighbouring ranges joined, and noted in the repository (repo_note_damage()), so
- * that the next backup stores anew what it meets. With no points given the index files and the
- * packs' tables are checked, too. False only where that could not be done (TMK_ERR_CANCELLED,
- * TMK_ERR_IO …); see `result->damaged`. */
+ * touches, with neighbouring ranges joined (that of a copy, where another one is whole, of none),
+ * and noted in the repository (repo_note_damage()), so that the next backup stores anew what it
+ * meets. With no points given the index files and the packs' tables are checked, too. False only
+ * where that could not be done (TMK_ERR_CANCELLED, TMK_ERR_IO …); see `result->damaged`. */
 bool repo_verify (Repo *repo, const Manifest *const *points, size_t n, const VerifyOptions *options,
                   VerifyResult *result, TmkError **errp);

@@ -43,7 +43,8 @@ typedef struct {
   GMutex lock;
   GCond changed;
   unsigned running;
-  GArray *bad; /* of Bad */
+  GArray *bad;       /* of Bad */
+  GPtrArray *copies; /* of GArray of BadCopy */
   TmkError *err;
 } Batch;
 
@@ -89,7 +90,10 @@ work (void *data)
     if (first >= batch->items->len)
       break;
   }
+  GArray *copies = repo_reader_take_bad_copies (reader);
   g_mutex_lock (&batch->lock);
+  if (copies != NULL)
+    g_ptr_array_add (batch->copies, copies);
   batch->running--;
   g_cond_signal (&batch->changed);
   g_mutex_unlock (&batch->lock);
@@ -129,6 +133,9 @@ take_bad (Batch *batch)
       verify_set_bad (batch->verify, &place, bad->message);
     g_free (bad->message);
   }
+  for (guint i = 0; i < batch->copies->len; i++)
+    verify_add_copies (batch->verify, batch->copies->pdata[i]);
+  g_ptr_array_set_size (batch->copies, 0);
   g_array_set_size (batch->bad, 0);
 }
 
@@ -281,6 +288,7 @@ verify_chunks (Verify *verify, TmkError **errp)
     for_each_needed (verify, file, add_length, &batch.total);
   batch.items = g_array_new (FALSE, FALSE, sizeof (Item));
   batch.bad = g_array_new (FALSE, FALSE, sizeof (Bad));
+  batch.copies = g_ptr_array_new ();
   g_mutex_init (&batch.lock);
   g_cond_init (&batch.changed);
   bool ok = true;
@@ -290,6 +298,7 @@ verify_chunks (Verify *verify, TmkError **errp)
     verify_progress (verify, verify->result->bytes, batch.total);
   g_array_unref (batch.items);
   g_array_unref (batch.bad);
+  g_ptr_array_unref (batch.copies);
   g_mutex_clear (&batch.lock);
   g_cond_clear (&batch.changed);
   return ok;

@@ -41,6 +41,18 @@ verify_index_files (Verify *verify, bool contents, bool *unsound, TmkError **err
   return true;
 }
 
+/* What it alone knew may not have been looked at. */
+void
+verify_index_vanished (Verify *verify)
+{
+  for (size_t i = 0; i < index_set_files (verify->set); i++) {
+    const IndexFile *file = index_set_file (verify->set, i);
+    if (!index_view_is_there (&file->view))
+      tell (verify, "index file", file->name,
+            "it cannot be read any more, and not all was verified: verify again");
+  }
+}
+
 /* ---- packs -------------------------------------------------------------------------------- */
 
 static bool
@@ -78,7 +90,8 @@ check_name (const char *name, const unsigned char *table, size_t size, TmkError 
     return false;
   hash_bytes (&hash, table, size, sum);
   hash_clear (&hash);
-  return memcmp (&pack, sum, 16) == 0 || damaged (errp, "it is not the pack of this name");
+  return memcmp (&pack, sum, PACK_NAME_SUM) == 0
+         || damaged (errp, "it is not the pack of this name");
 }
 
 static bool

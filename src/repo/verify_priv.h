@@ -36,6 +36,7 @@ typedef struct {
   EntrySet needed;      /* chunks to be read */
   EntrySet bad;         /* that cannot be read, or are not what they were */
   GHashTable *missing;  /* of ObjectId: not in the index; no more than MISSING_MAX */
+  GHashTable *copies;   /* of DamageNote: damaged, but another copy is whole */
   GHashTable *messages; /* ObjectId → char *: why an object is bad; of the first ones */
   bool damage;          /* some was found, of chunks or nodes */
 } Verify;
@@ -50,6 +51,9 @@ void verify_progress (const Verify *verify, uint64_t done, uint64_t total);
 
 bool verify_locate (const Verify *verify, const ObjectId *id, VerifyPlace *place);
 void verify_set_missing (Verify *verify, const ObjectId *id);
+/* Copies that a reader found damaged, where another one is whole; may be NULL. Takes it. Not
+ * thread-safe. */
+void verify_add_copies (Verify *verify, GArray *copies);
 /* Not thread-safe. */
 void verify_set_bad (Verify *verify, const VerifyPlace *place, const char *why);
 
@@ -86,4 +90,6 @@ bool verify_chunks (Verify *verify, TmkError **errp);
 /* verify_packs.c: index files, and what is in packs beside the records. `*unsound`: an index file
  * is. */
 bool verify_index_files (Verify *verify, bool contents, bool *unsound, TmkError **errp);
+/* Tells of those that could be read in the beginning only. */
+void verify_index_vanished (Verify *verify);
 bool verify_packs (Verify *verify, TmkError **errp);

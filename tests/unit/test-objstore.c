@@ -1,13 +1,19 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* Proves: each kind of store publishes whole objects under names that never come twice, and shows
  * nothing of what was not published; folders do so with and without O_TMPFILE, and leave nothing
- * behind; the faulty one fails exactly where it should. */
+ * behind; the faulty one fails exactly where it should; a mapped file that is lost kills nobody. */
 #include "objstore/folder.h"
+#include "objstore/mapping.h"
 
+#include <dlfcn.h>
+#include <errno.h>
 #include <fcntl.h>
 #include <glib/gstdio.h>
+#include <signal.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 static char *dir;
@@ -227,6 +233,127 @@ test_folder (void)
   assert_code (&err, TMK_ERR_NOT_FOUND);
 }
 
+/* The C library's, but for files whose inodes the medium withholds: nothing else can be made to say
+ * so. */
+static const char *withheld;
+
+int
+fstatat (int folder, const char *name, struct stat *st, int flags)
+{
+  static int (*real) (int, const char *, struct stat *, int);
+  if (real == NULL)
+    *(void **) &real = dlsym (RTLD_NEXT, sizeof (long) == 8 ? "fstatat" : "fstatat64");
+  if (withheld == NULL || !g_str_equal (name, withheld))
+    return real (folder, name, st, flags);
+  errno = EUCLEAN;
+  return -1;
+}
+
+static bool
+note_bad (const ObjInfo *info, void *data)
+{
+  if (info->size == 0)
+    g_string_append_printf (data, "%s ", info->name);
+  return true;
+}
+
+/* A file, or a folder, that cannot be looked at is listed with the others. */
+static void
+test_bad_inode (void)
+{
+  g_autoptr (ObjStore) store = store_new (KIND_FOLDER);
+  g_assert_true (obj_store_put_if_absent (store, "packs/aa/x", "x", 1, NULL));
+  g_assert_true (obj_store_put_if_absent (store, "packs/aa/y", "y", 1, NULL));
+  g_assert_true (obj_store_put_if_absent (store, "packs/bb/z", "z", 1, NULL));
+  static const struct {
+    const char *word, *listed;
+    int n;
+  } cases[] = { { "x", "packs/aa/x ", 3 }, { "aa", "packs/aa ", 2 }, { "none", "", 3 } };
+  for (size_t i = 0; i < G_N_ELEMENTS (cases); i++) {
+    g_autoptr (GString) bad = g_string_new (NULL);
+    withheld = cases[i].word;
+    g_assert_cmpint (count_in (store, "packs"), ==, cases[i].n);
+    g_assert_true (obj_store_list (store, "packs", note_bad, bad, NULL));
+    withheld = NULL;
+    g_assert_cmpstr (bad->str, ==, cases[i].listed);
+  }
+}
+
+static bool
+is_zero (const char *data, size_t size)
+{
+  for (size_t i = 0; i < size; i++)
+    if (data[i] != 0)
+      return false;
+  return true;
+}
+
+/* A mapped file whose pages cannot be had any more is zeroes; others are what they were. */
+static void
+test_map_lost (void)
+{
+  enum { SIZE = 5 * 65536 + 100 };
+  g_autoptr (ObjStore) store = store_new (KIND_FOLDER);
+  g_autofree char *data = g_strnfill (SIZE, 'x');
+  g_assert_true (obj_store_put_if_absent (store, "index/a", data, SIZE, NULL));
+  g_assert_true (obj_store_put_if_absent (store, "index/b", data, SIZE, NULL));
+  g_autoptr (ObjReader) a = obj_store_open (store, "index/a", NULL);
+  g_autoptr (ObjReader) b = obj_store_open (store, "index/b", NULL);
+  const char *lost = obj_reader_map (a, NULL), *well = obj_reader_map (b, NULL);
+  g_assert_cmpint (lost[0], ==, 'x');
+  g_autofree char *path = g_build_filename (obj_store_location (store), "index/a", NULL);
+  g_assert_cmpint (truncate (path, 65536), ==, 0);
+  errno = 123;
+  g_assert_cmpint (((const volatile char *) lost)[SIZE - 1], ==, 0);
+  g_assert_cmpint (errno, ==, 123);
+  g_assert_true (is_zero (lost, SIZE)); /* also what is still there: half a file is none */
+  g_assert_cmpmem (well, SIZE, data, SIZE);
+  g_assert_true (obj_reader_map (a, NULL) == lost);
+  mapping_free (NULL);
+}
+
+typedef enum { BUS_SENT, BUS_STRANGE, BUS_CAUGHT } Bus;
+
+static void
+catch_bus (int number)
+{
+  _exit (77);
+}
+
+/* What SIGBUS is not about a mapping of ours does what it did. In a process of its own. */
+static void
+meet_sigbus (Bus bus)
+{
+  struct sigaction action = { .sa_handler = bus == BUS_CAUGHT ? catch_bus : SIG_DFL };
+  g_assert_cmpint (sigaction (SIGBUS, &action, NULL), ==, 0);
+  g_autofree char *path = g_build_filename (dir, "empty", NULL);
+  int fd = open (path, O_RDWR | O_CREAT, 0600);
+  Mapping *mapping = mapping_new (fd, 1);
+  g_assert_nonnull (mapping);
+  const volatile char *strange = mmap (NULL, 1, PROT_READ, MAP_SHARED, fd, 0);
+  g_assert_true (strange != MAP_FAILED);
+  g_assert_cmpint (*(const volatile char *) mapping_data (mapping), ==, 0);
+  if (bus == BUS_SENT)
+    raise (SIGBUS);
+  _exit (*strange);
+}
+
+static void
+test_sigbus (void)
+{
+  for (Bus bus = BUS_SENT; bus <= BUS_CAUGHT; bus++) {
+    int status = -1;
+    pid_t pid = fork ();
+    if (pid == 0)
+      meet_sigbus (bus);
+    g_assert_cmpint (waitpid (pid, &status, 0), ==, pid);
+    if (bus == BUS_CAUGHT)
+      g_assert_true (WIFEXITED (status) && WEXITSTATUS (status) == 77);
+    else
+      g_assert_true (WIFSIGNALED (status) && WTERMSIG (status) == SIGBUS);
+  }
+}
+
 /* Eight threads publish the same hundred names: each is won once, and holds what its winner put. */
 #define NAMES 100
 typedef struct {
@@ -359,6 +486,9 @@ main (int argc, char **argv)
                 { "race", test_race } };
   g_test_init (&argc, &argv, NULL);
   dir = g_dir_make_tmp ("tmk-objstore-XXXXXX", NULL);
+  /* First: whose the signal was is seen when the first mapping of a process is made. */
+  g_test_add_func ("/mapping/sigbus", test_sigbus);
+  g_test_add_func ("/mapping/lost", test_map_lost);
   for (size_t k = 0; k < G_N_ELEMENTS (kinds); k++)
     for (size_t t = 0; t < G_N_ELEMENTS (tests); t++) {
       g_autofree char *path = g_strdup_printf ("/objstore/%s/%s", kinds[k].name, tests[t].name);
@@ -366,6 +496,7 @@ main (int argc, char **argv)
     }
   g_test_add_func ("/objstore/names", test_names);
   g_test_add_func ("/objstore/folder/layout", test_folder);
+  g_test_add_func ("/objstore/folder/bad-inode", test_bad_inode);
   g_test_add_func ("/objstore/folder/denied", test_denied);
   g_test_add_func ("/objstore/faulty/at", test_faulty);
   int status = g_test_run ();

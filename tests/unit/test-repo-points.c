@@ -188,6 +188,25 @@ test_damaged (void)
   assert_not_found (points, "eeee000000000007", TMK_ERR_DAMAGED, "format 2");
 }
 
+/* A point whose manifest lies on a bad sector hides no other. */
+static void
+test_bad_sector (void)
+{
+  g_autoptr (TmkError) err = NULL;
+  g_autoptr (Repo) whole = make_points ();
+  ObjStore *store = obj_store_new_faulty (obj_store_share_memory (repo_store (whole)), 0, 0, 0);
+  g_autoptr (Repo) repo = repo_open (store, &err);
+  case_no_error (err);
+  obj_store_faulty_spoil (store, "aaaa000000000001", 0, UINT64_MAX);
+  assert_listed (repo, "web", "25");
+  g_autoptr (PointSet) points = points_load (repo, NULL, &err);
+  case_no_error (err);
+  g_assert_cmpint (points->damaged->len, ==, 1);
+  assert_found (points, "bbbb000000000002", '2');
+  assert_found (points, "web/latest", '5');
+  assert_not_found (points, "aa", TMK_ERR_DAMAGED, "aaaa000000000001: ");
+}
+
 static void
 test_ids (void)
 {
@@ -208,6 +227,7 @@ main (int argc, char **argv)
   g_test_add_func ("/repo/points/find-by-id", test_find_by_id);
   g_test_add_func ("/repo/points/find-by-time", test_find_by_time);
   g_test_add_func ("/repo/points/damaged", test_damaged);
+  g_test_add_func ("/repo/points/bad-sector", test_bad_sector);
   g_test_add_func ("/repo/points/ids", test_ids);
   return g_test_run ();
 }

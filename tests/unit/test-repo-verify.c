@@ -4,8 +4,12 @@
  * sound; an index is made whole from the packs; damage is noted, and the next backup heals it. */
 #include "repo-case.h"
 
+#include "repo/repo_priv.h"
 #include "repo/verify.h"
 #include "util/bytes.h"
+
+#include <stdlib.h>
+#include <unistd.h>
 
 #define A "00000000000000aa"
 #define B "00000000000000bb"
@@ -28,9 +32,8 @@ open_repo (ObjStore *store)
   return repo;
 }
 
-/* Point A with vda (first) and vdb (other); point B, on it, with vda (second). */
 static Repo *
-make_repo (void)
+make_empty_repo (void)
 {
   g_autoptr (TmkError) err = NULL;
   RepoConfig config;
@@ -38,7 +41,14 @@ make_repo (void)
   repo_config_default (&config);
   repo_create (store, &config, &err);
   case_no_error (err);
-  Repo *repo = open_repo (store);
+  return open_repo (store);
+}
+
+/* Point A with vda (first) and vdb (other); point B, on it, with vda (second). */
+static Repo *
+make_repo (void)
+{
+  Repo *repo = make_empty_repo ();
   CaseDisk a[]
       = { { "vda", DISK_SIZE, CASE_CHUNK, first }, { "vdb", DISK_SIZE, CASE_CHUNK, other } };
   case_commit (repo, A, "vm", 1, a, 2);
@@ -55,12 +65,10 @@ object_size (Repo *repo, const char *name)
   return size;
 }
 
-/* The same objects in a store of its own. */
-static ObjStore *
-copy_store (ObjStore *from)
+static void
+copy_objects (ObjStore *from, ObjStore *to)
 {
   static const char *const folders[] = { "packs", "index", "points", "leases", "damaged" };
-  ObjStore *to = obj_store_new_memory ();
   size_t size;
   g_autofree unsigned char *config = case_get (from, "config", &size);
   case_replace (to, "config", config, size);
@@ -71,6 +79,14 @@ copy_store (ObjStore *from)
       case_replace (to, names->pdata[j], data, size);
     }
   }
+}
+
+/* The same objects in a store of its own. */
+static ObjStore *
+copy_store (ObjStore *from)
+{
+  ObjStore *to = obj_store_new_memory ();
+  copy_objects (from, to);
   return to;
 }
 
@@ -200,6 +216,20 @@ find_chunk (ObjStore *store, unsigned value, size_t size, char **pack, uint64_t 
     }
   }
   g_error ("no chunk %u", value);
+}
+
+/* Where the first record of a kind begins in a pack. */
+static size_t
+find_record (ObjStore *store, const char *pack, ObjectKind kind)
+{
+  size_t size, at = PACK_HEADER_SIZE;
+  g_autofree unsigned char *data = case_get (store, pack, &size);
+  RecordHeader header;
+  for (; record_parse_header (data + at, size - at, &header, NULL);
+       at += RECORD_HEADER_SIZE + header.stored)
+    if (header.kind == kind)
+      return at;
+  g_error ("no record of kind %d", kind);
 }
 
 /* ---- flipped bits ------------------------------------------------------------------------- */
@@ -342,6 +372,40 @@ test_index_gone (void)
   assert_sound (again, NULL);
 }
 
+/* Index files that cannot be read any more, mapped as they are in a folder: who looks for something
+ * misses it, and all is made anew. */
+static void
+test_index_vanished (void)
+{
+  g_autoptr (TmkError) err = NULL;
+  g_autoptr (Repo) whole = make_repo ();
+  g_autofree char *dir = g_dir_make_tmp ("tmk-verify-XXXXXX", NULL);
+  ObjStore *store = obj_store_open_folder (dir, true, &err);
+  case_no_error (err);
+  copy_objects (repo_store (whole), store);
+  g_autoptr (Repo) repo = open_repo (store);
+  g_autoptr (IndexSet) set = repo_index (repo, &err);
+  case_no_error (err);
+  g_assert_cmpuint (index_set_files (set), ==, 2);
+  g_assert_null (index_set_vanished (set));
+  IndexEntry entry;
+  g_assert_true (index_view_entry (&index_set_file (set, 0)->view, 0, &entry));
+  g_assert_true (index_set_has (set, &entry.id));
+  for (size_t i = 0; i < 2; i++) {
+    g_autofree char *path = g_build_filename (dir, index_set_file (set, i)->name, NULL);
+    g_assert_cmpint (truncate (path, 0), ==, 0);
+  }
+  g_assert_false (index_set_has (set, &entry.id));
+  g_assert_nonnull (index_set_vanished (set));
+  VerifyResult result;
+  g_autofree char *text = verify (repo, NULL, 0, &result);
+  assert_says (text, "index ");
+  g_assert_cmpuint (result.chunks, ==, 9);
+  assert_sound (repo, NULL);
+  g_autofree char *command = g_strdup_printf ("rm -rf '%s'", dir);
+  g_assert_cmpint (system (command), ==, 0);
+}
+
 static void
 test_manifest_and_config_flips (void)
 {
@@ -431,6 +495,101 @@ test_healing (void)
   assert_sound (next, NULL);
 }
 
+/* The same disk stored by two at once, so that all of it is there twice, and the copy that is
+ * looked at first is damaged. Stores the names of the packs, that one first. */
+static Repo *
+make_copies (char *packs[2])
+{
+  g_autoptr (Repo) repo = make_empty_repo ();
+  ObjStore *store = repo_store (repo);
+  CaseDisk a = { "vda", DISK_SIZE, CASE_CHUNK, first }, b = a;
+  case_commit (repo, A, "vm", 1, &a, 1);
+  g_autoptr (GPtrArray) index = case_names (store, "index");
+  g_autoptr (GPtrArray) names = case_names (store, "packs");
+  g_assert_cmpuint (names->len, ==, 1);
+  packs[0] = g_strdup (names->pdata[0]);
+  size_t size;
+  g_autofree unsigned char *data = case_get (store, index->pdata[0], &size);
+  obj_store_remove (store, index->pdata[0], NULL);
+  repo_refresh (repo, NULL);
+  case_commit (repo, B, "vm", 2, &b, 1);
+  obj_store_memory_advance (store, G_TIME_SPAN_SECOND);
+  case_replace (store, index->pdata[0], data, size);
+  g_autoptr (GPtrArray) both = case_names (store, "packs");
+  g_assert_cmpuint (both->len, ==, 2);
+  packs[1] = g_strdup (both->pdata[g_str_equal (both->pdata[0], packs[0])]);
+  return open_repo (obj_store_share_memory (store));
+}
+
+static void
+merge_index (Repo *repo)
+{
+  for (unsigned i = 0; i < 18; i++) {
+    unsigned values[1] = { 100 + i };
+    CaseDisk disk = { "vdc", CASE_CHUNK, CASE_CHUNK, values };
+    g_autofree char *id = g_strdup_printf ("%016x", i + 1);
+    case_commit (repo, id, "other", 3 + i, &disk, 1);
+  }
+  g_autoptr (GPtrArray) index = case_names (repo_store (repo), "index");
+  g_assert_cmpuint (index->len, <, 18);
+}
+
+/* A copy that is damaged, where another one is whole, is told once and noted, so that it is the
+ * whole one that stays when the index is merged. */
+static void
+test_bad_copy (void)
+{
+  static const ObjectKind kinds[] = { OBJECT_CHUNK, OBJECT_NODE };
+  for (size_t k = 0; k < G_N_ELEMENTS (kinds); k++) {
+    char *packs[2];
+    VerifyResult result;
+    g_autoptr (Repo) repo = make_copies (packs);
+    ObjStore *store = repo_store (repo);
+    case_flip (store, packs[0], find_record (store, packs[0], kinds[k]) + 60, 1);
+    g_autofree char *text = verify (repo, NULL, 0, &result);
+    assert_says (text, object_kind_name (kinds[k]));
+    assert_says (text, strrchr (packs[0], '/') + 1);
+    assert_says (text, "another copy is whole");
+    g_assert_cmpuint (result.findings, ==, 1);
+    g_assert_cmpuint (result.damaged, ==, 1);
+    assert_sound (repo, NULL);
+    merge_index (repo);
+    g_autoptr (Repo) again = open_repo (copy_store (store));
+    assert_sound (again, NULL);
+    g_free (packs[0]);
+    g_free (packs[1]);
+  }
+}
+
+/* The damaged copy was the one that stayed: the other one is found in its pack's table. */
+static void
+test_lost_copy (void)
+{
+  char *packs[2];
+  VerifyResult result;
+  g_autoptr (Repo) repo = make_copies (packs);
+  ObjStore *store = repo_store (repo);
+  case_flip (store, packs[0], find_record (store, packs[0], OBJECT_CHUNK) + 60, 1);
+  merge_index (repo);
+  g_autofree char *text = verify (repo, NULL, 0, &result);
+  assert_says (text, strrchr (packs[0], '/') + 1);
+  assert_says (text, "other copies of 1 damaged object were found");
+  g_assert_cmpuint (result.damaged, ==, 1);
+  assert_sound (repo, NULL);
+  g_autoptr (Repo) again = open_repo (copy_store (store));
+  assert_sound (again, NULL);
+  /* Nothing is found where there is nothing. */
+  case_flip (store, packs[1], find_record (store, packs[1], OBJECT_CHUNK) + 60, 1);
+  g_autoptr (GPtrArray) before = case_names (store, "index");
+  g_autofree char *lost = verify (repo, NULL, 0, &result);
+  g_assert_null (strstr (lost, "other copies"));
+  g_assert_cmpuint (result.damaged, ==, 1);
+  g_autoptr (GPtrArray) after = case_names (store, "index");
+  g_assert_cmpuint (after->len, ==, before->len);
+  g_free (packs[0]);
+  g_free (packs[1]);
+}
+
 static void
 test_interrupted (void)
 {
@@ -479,10 +638,13 @@ main (int argc, char **argv)
   g_test_add_func ("/repo/verify/pack-flips", test_pack_flips);
   g_test_add_func ("/repo/verify/index-flips", test_index_flips);
   g_test_add_func ("/repo/verify/index-gone", test_index_gone);
+  g_test_add_func ("/repo/verify/index-vanished", test_index_vanished);
   g_test_add_func ("/repo/verify/manifest-and-config-flips", test_manifest_and_config_flips);
   g_test_add_func ("/repo/verify/pack-gone", test_pack_gone);
   g_test_add_func ("/repo/verify/pack-short", test_pack_short);
   g_test_add_func ("/repo/verify/healing", test_healing);
+  g_test_add_func ("/repo/verify/bad-copy", test_bad_copy);
+  g_test_add_func ("/repo/verify/lost-copy", test_lost_copy);
   g_test_add_func ("/repo/verify/interrupted", test_interrupted);
   g_test_add_func ("/repo/verify/failures", test_failures);
   return g_test_run ();

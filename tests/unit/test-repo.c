@@ -5,6 +5,7 @@
 #include "repo/repo_priv.h"
 #include "repo/writer_priv.h"
 
+#include "repo/index_write.h"
 #include "repo/record.h"
 
 #define CHUNK (64u << 10)
@@ -435,7 +436,7 @@ test_finish_all (void)
     g_autoptr (GPtrArray) index = names_in (repo_store (repo), "index", NULL);
     for (guint i = 0; again == 1 && i < index->len; i++)
       damage (repo_store (repo), index->pdata[i], 20);
-    g_assert_true (repo_rebuild_index (other, NULL));
+    g_assert_true (repo_rebuild_index (other, NULL, NULL));
     assert_reads (other, 0, 5);
     assert_reads (other, 50, 7);
     assert_reads (other, 200, 5);
@@ -711,6 +712,47 @@ test_merge_healed (void)
   assert_reads (repo, 0, 19);
 }
 
+/* Entries of an index file that vanishes when it has been read once. */
+typedef struct {
+  IndexSource source;
+  unsigned reads, at;
+} Vanishing;
+
+static void
+vanishing_rewind (IndexSource *source)
+{
+  Vanishing *self = (Vanishing *) source;
+  self->reads++;
+  self->at = 0;
+}
+
+static bool
+vanishing_next (IndexSource *source, IndexEntry *entry)
+{
+  Vanishing *self = (Vanishing *) source;
+  *entry = (IndexEntry){ .id.bytes[0] = (unsigned char) ++self->at,
+                         .length = RECORD_HEADER_SIZE,
+                         .offset = PACK_HEADER_SIZE,
+                         .kind = OBJECT_CHUNK };
+  return self->at <= (self->reads == 1 ? 5 : 2);
+}
+
+/* What is merged cannot be read any more: no index file comes of it. */
+static void
+test_merge_vanishing (void)
+{
+  g_autoptr (Repo) repo = new_repo (NULL, obj_store_new_memory ());
+  Vanishing vanishing = { .source = { vanishing_rewind, vanishing_next } };
+  IndexPack pack = { .size = 1u << 20 };
+  g_autofree char *name = NULL;
+  uint64_t size;
+  TmkError *err = NULL;
+  g_assert_false (index_write (repo_store (repo), &repo_config (repo)->id, &pack, 1,
+                               &vanishing.source, 5, &name, &size, &err));
+  assert_code (&err, TMK_ERR_DAMAGED);
+  g_assert_cmpuint (count_in (repo_store (repo), "index"), ==, 0);
+}
+
 /* The index is lost or damaged, and packs too: all that is whole is found again. */
 static void
 test_rebuild (void)
@@ -738,7 +780,7 @@ test_rebuild (void)
     g_assert_nonnull (index_set_skipped (set));
     g_assert_cmpuint (index_set_files (set), ==, 1);
   }
-  g_assert_true (repo_rebuild_index (repo, NULL));
+  g_assert_true (repo_rebuild_index (repo, NULL, NULL));
   unsigned readable = 0;
   g_autoptr (RepoReader) reader = repo_reader_new (repo, true);
   for (unsigned i = 0; i < 18; i++) {
@@ -752,11 +794,194 @@ test_rebuild (void)
     g_assert_true (index_view_check (&index_set_file (set, i)->view, NULL));
   /* Again: there is nothing to do. */
   guint files = count_in (store, "index");
-  g_assert_true (repo_rebuild_index (repo, NULL));
+  g_assert_true (repo_rebuild_index (repo, NULL, NULL));
   g_assert_cmpuint (count_in (store, "index"), ==, files);
   g_assert_true (backup (repo, "0000000000000003", 0, 18, &n, NULL, NULL));
   g_assert_cmpuint (n, ==, 1);
   assert_reads (repo, 0, 18);
+}
+
+/* A repository of which bytes can be made unreadable, with the same objects as `whole`. */
+static Repo *
+faulty_repo (Repo *whole)
+{
+  ObjStore *store = obj_store_share_memory (repo_store (whole));
+  Repo *repo = repo_open (obj_store_new_faulty (store, 0, false, false), NULL);
+  g_assert_nonnull (repo);
+  return repo;
+}
+
+/* An index file, or a note of damage, on a bad sector is as if it were not there. */
+static void
+test_bad_sector (void)
+{
+  g_autoptr (Repo) whole = new_repo (NULL, obj_store_new_memory ());
+  ObjStore *memory = repo_store (whole);
+  unsigned n;
+  ObjectId id;
+  g_assert_true (backup (whole, "0000000000000001", 0, 5, &n, NULL, NULL));
+  g_assert_true (backup (whole, "0000000000000002", 5, 4, &n, NULL, NULL));
+  chunk_id (0, &id);
+  g_assert_true (repo_note_damage (whole, &id, 1, NULL));
+  g_autoptr (GPtrArray) index = names_in (memory, "index", NULL);
+  {
+    g_autoptr (Repo) repo = faulty_repo (whole);
+    obj_store_faulty_spoil (repo_store (repo), "damaged/", 0, 1);
+    assert_reads (repo, 0, 9);
+  }
+  g_autoptr (Repo) repo = faulty_repo (whole);
+  obj_store_faulty_spoil (repo_store (repo), index->pdata[0], 0, 1);
+  {
+    g_autoptr (RepoReader) reader = repo_reader_new (repo, true);
+    unsigned readable = 0;
+    for (unsigned i = 0; i < 9; i++) {
+      g_autoptr (TmkError) err = NULL;
+      bool ok = read_chunk (reader, i, &err);
+      readable += ok;
+      g_assert_true (ok || strstr (tmk_error_message (err), "not all index files") != NULL);
+    }
+    g_assert_true (readable == 4 || readable == 5);
+  }
+  /* It is made anew, and removed. */
+  g_assert_true (repo_rebuild_index (repo, NULL, NULL));
+  assert_reads (repo, 0, 9);
+  g_autoptr (GPtrArray) after = names_in (memory, "index", NULL);
+  g_assert_cmpuint (after->len, ==, 2);
+  g_assert_false (g_ptr_array_find_with_equal_func (after, index->pdata[0], g_str_equal, NULL));
+}
+
+/* The index is lost, and packs have bad sectors: what lies elsewhere is found again. */
+static void
+test_rebuild_bad_sector (void)
+{
+  static const struct {
+    int64_t from, end; /* negative: from the pack's end */
+    unsigned readable; /* of the 9 chunks in the pack */
+  } cases[] = {
+    { -1, 0, 9 },                                            /* its trailer */
+    { -100, 0, 9 },                                          /* its table, too */
+    { PACK_HEADER_SIZE + 1000, 0, 0 },                       /* all but a page */
+    { PACK_HEADER_SIZE + 1000, PACK_HEADER_SIZE + 1001, 9 }, /* the table is well */
+    { 0, 0, 0 },
+  };
+  g_autoptr (Repo) whole = new_repo (NULL, obj_store_new_memory ());
+  ObjStore *memory = repo_store (whole);
+  unsigned n;
+  g_assert_true (backup (whole, "0000000000000001", 0, 9, &n, NULL, NULL));
+  g_autoptr (GPtrArray) packs = names_in (memory, "packs", NULL);
+  g_assert_cmpuint (packs->len, ==, 1);
+  int64_t size = (int64_t) size_of (memory, packs->pdata[0]);
+  g_assert_true (backup (whole, "0000000000000002", 9, 9, &n, NULL, NULL));
+  for (size_t i = 0; i < G_N_ELEMENTS (cases); i++) {
+    g_autoptr (GPtrArray) index = names_in (memory, "index", NULL);
+    for (guint k = 0; k < index->len; k++)
+      g_assert_true (obj_store_remove (memory, index->pdata[k], NULL));
+    g_autoptr (Repo) repo = faulty_repo (whole);
+    obj_store_faulty_spoil (repo_store (repo), packs->pdata[0],
+                            (uint64_t) (cases[i].from + (cases[i].from < 0 ? size : 0)),
+                            (uint64_t) (cases[i].end + (cases[i].end <= 0 ? size : 0)));
+    g_autoptr (TmkError) err = NULL;
+    bool ok = repo_rebuild_index (repo, NULL, &err);
+    g_assert_true (ok == (cases[i].readable > 0));
+    g_assert_true (ok || tmk_error_code (err) == TMK_ERR_DAMAGED);
+    assert_reads (repo, 9, 9);
+    obj_store_faulty_spoil (repo_store (repo), "none", 0, 0);
+    if (cases[i].readable == 9)
+      assert_reads (repo, 0, 9);
+  }
+}
+
+/* A record of kind chunk at `out`, with `text` under the id of chunk `n`. Returns its length. */
+static uint32_t
+forge_record (unsigned char *out, const char *text, unsigned n)
+{
+  uint32_t size = (uint32_t) strlen (text);
+  RecordHeader header = { OBJECT_CHUNK, CODEC_PLAIN, size, size, { { 0 } } };
+  chunk_id (n, &header.id);
+  memcpy (out + RECORD_HEADER_SIZE, text, size);
+  record_seal (out, &header);
+  return RECORD_HEADER_SIZE + size;
+}
+
+/* In `chunk`, the first of its pack, a record that lies about its id and, so that a pack cut off
+ * behind it ends as one, a table and a trailer. Returns where that is. */
+static uint64_t
+forge_chunk (const RepoId *repo, unsigned char *chunk)
+{
+  static const uint32_t at = 1000, table_at = 20000;
+  const uint32_t before = PACK_HEADER_SIZE + RECORD_HEADER_SIZE;
+  fill_chunk (0, chunk);
+  PackEntry entry = { .offset = before + at, .kind = OBJECT_CHUNK, .codec = CODEC_PLAIN };
+  chunk_id (77, &entry.id);
+  entry.length = forge_record (chunk + at, "what chunk 77 never was", 77);
+  pack_entry_format (&entry, chunk + table_at);
+  PackTrailer trailer = { .table = before + table_at,
+                          .entries = 1,
+                          .table_checksum = pack_table_checksum (chunk + table_at, PACK_ENTRY_SIZE),
+                          .size = before + table_at + PACK_ENTRY_SIZE + PACK_TRAILER_SIZE,
+                          .repo = *repo };
+  pack_trailer_format (&trailer, chunk + table_at + PACK_ENTRY_SIZE);
+  return trailer.size;
+}
+
+/* A guest writes what looks like a record of somebody else's chunk, and the pack is cut within its
+ * chunk, the index lost: nobody is made to believe it. */
+static void
+test_rebuild_forged (gconstpointer with_table)
+{
+  RepoConfig config;
+  repo_config_default (&config);
+  config.codec = CODEC_PLAIN;
+  g_autoptr (Repo) repo = new_repo (&config, obj_store_new_memory ());
+  ObjStore *store = repo_store (repo);
+  g_autofree unsigned char *chunk = g_malloc (CHUNK);
+  ObjectId id, lied;
+  uint32_t stored;
+  uint64_t end = forge_chunk (&repo_config (repo)->id, chunk);
+  {
+    g_autoptr (RepoWriter) writer = repo_writer_new (repo, NULL);
+    g_autoptr (RepoPacker) packer = repo_packer_new (writer, NULL);
+    repo_packer_hash (packer, OBJECT_CHUNK, chunk, CHUNK, &id);
+    g_assert_true (repo_packer_store (packer, OBJECT_CHUNK, &id, chunk, CHUNK, &stored, NULL));
+    g_assert_true (repo_packer_finish (packer, NULL));
+  }
+  g_autoptr (GPtrArray) packs = names_in (store, "packs", NULL);
+  size_t size;
+  g_autofree unsigned char *pack = obj_store_get (store, packs->pdata[0], 1u << 30, &size, NULL);
+  g_assert_true (obj_store_remove (store, packs->pdata[0], NULL));
+  g_assert_true (obj_store_put_if_absent (store, packs->pdata[0], pack,
+                                          with_table != NULL ? end : end + 10, NULL));
+  g_assert_true (repo_rebuild_index (repo, NULL, NULL));
+  bool found = true;
+  chunk_id (77, &lied);
+  g_assert_true (repo_has (repo, &lied, &found, NULL) && !found);
+  unsigned n;
+  g_assert_true (backup (repo, "0000000000000001", 77, 1, &n, NULL, NULL));
+  g_assert_cmpuint (n, ==, 1);
+  assert_reads (repo, 77, 1);
+}
+
+/* A sector of a record and the table are bad: the records around are found. */
+static void
+test_rebuild_scan_around (void)
+{
+  g_autoptr (Repo) whole = new_repo (NULL, obj_store_new_memory ());
+  ObjStore *memory = repo_store (whole);
+  unsigned n, readable = 0;
+  g_assert_true (backup (whole, "0000000000000001", 0, 9, &n, NULL, NULL));
+  g_autoptr (GPtrArray) packs = names_in (memory, "packs", NULL);
+  g_autoptr (GPtrArray) index = names_in (memory, "index", NULL);
+  g_assert_true (obj_store_remove (memory, index->pdata[0], NULL));
+  damage (memory, packs->pdata[0], size_of (memory, packs->pdata[0]) - 1);
+  g_autoptr (Repo) repo = faulty_repo (whole);
+  obj_store_faulty_spoil (repo_store (repo), "packs/", 30000, 30512); /* in chunk 0 */
+  g_assert_true (repo_rebuild_index (repo, NULL, NULL));
+  g_autoptr (RepoReader) reader = repo_reader_new (repo, true);
+  for (unsigned i = 0; i < 9; i++) {
+    g_autoptr (TmkError) err = NULL;
+    readable += read_chunk (reader, i, &err);
+  }
+  g_assert_cmpuint (readable, ==, 8);
 }
 
 /* A failure at operation `at` of a session. Whatever happened: the call that failed says so, the
@@ -787,7 +1012,7 @@ fail_at (uint64_t at, bool after, bool sticky)
   g_assert_true (ok || !committed || after); /* said to have failed, yet there */
   g_autoptr (Repo) other = repo_open (obj_store_share_memory (memory), NULL);
   assert_reads (other, 0, committed ? 23 : 6);
-  g_assert_true (repo_rebuild_index (other, NULL));
+  g_assert_true (repo_rebuild_index (other, NULL, NULL));
   assert_reads (other, 0, committed ? 23 : 6);
   /* And it goes on: also in the process that met the failure. */
   g_assert_true (backup (repo, "0000000000000003", 3, 25, &n, NULL, NULL));
@@ -827,7 +1052,13 @@ main (int argc, char **argv)
   g_test_add_func ("/repo/two-copies", test_two_copies);
   g_test_add_func ("/repo/merge", test_merge);
   g_test_add_func ("/repo/merge-healed", test_merge_healed);
+  g_test_add_func ("/repo/merge-vanishing", test_merge_vanishing);
   g_test_add_func ("/repo/rebuild", test_rebuild);
+  g_test_add_func ("/repo/bad-sector", test_bad_sector);
+  g_test_add_func ("/repo/rebuild-bad-sector", test_rebuild_bad_sector);
+  g_test_add_func ("/repo/rebuild-scan-around", test_rebuild_scan_around);
+  g_test_add_data_func ("/repo/rebuild-forged/record", NULL, test_rebuild_forged);
+  g_test_add_data_func ("/repo/rebuild-forged/table", GINT_TO_POINTER (1), test_rebuild_forged);
   g_test_add_data_func ("/repo/failures/before", GUINT_TO_POINTER (0), test_failures);
   g_test_add_data_func ("/repo/failures/after", GUINT_TO_POINTER (1), test_failures);
   g_test_add_data_func ("/repo/failures/sticky", GUINT_TO_POINTER (2), test_failures);
