@@ -244,7 +244,8 @@ wait_for_copies (Begin *begin, TmkError **errp)
   LvDomain *lv = begin->lv;
   const TmkBeginOptions *options = begin->options;
   for (;;) {
-    lv_job_look (lv, begin->record);
+    if (!lv_job_look (lv, begin->record, errp))
+      return false;
     lv_job_watch (lv, begin->record);
     if (lv_job_has_result (begin->record))
       break;
