@@ -15,7 +15,7 @@ from backup import checkpoint_xml
 from lab import Lab, diag, main, test, wait_until
 from pull import Pull, pull_document, unix_server
 from repository import check_words
-from virtproxy import (DOMAIN_ABORT_JOB, DOMAIN_BACKUP_GET_XML_DESC,
+from virtproxy import (DOMAIN_ABORT_JOB, DOMAIN_BACKUP_BEGIN, DOMAIN_BACKUP_GET_XML_DESC,
                        DOMAIN_CHECKPOINT_LOOKUP_BY_NAME, DOMAIN_GET_BLOCK_INFO,
                        DOMAIN_GET_JOB_STATS, Proxy)
 from virtscene import Scene
@@ -131,6 +131,28 @@ def test_connection_lost(lab: Lab) -> None:
     assert "c1" in scene.vm.checkpoints()
     lab.tidemark("checkpoint", "delete", *scene.vm.domain, "c1")
     scene.prove()
+
+
+@test(timeout=120)
+def test_connection_lost_at_begin(lab: Lab) -> None:
+    """A job that begins when nobody waits for it any more is ours still, and ended; where it never
+    begins nothing is in the way of the next."""
+    scene = Scene(lab)
+    proxy, pull = Proxy(lab, scene.host), Pull(lab, scene.vm)
+    document = lab.file("b.xml", pull_document(unix_server(pull.socket), []))
+    for arrives in (True, False):
+        if arrives:
+            comes = proxy.lose_answer(DOMAIN_BACKUP_BEGIN)
+        else:
+            proxy.lose(DOMAIN_BACKUP_BEGIN)
+        said = lab.tidemark("begin", "-c", proxy.uri, "-d", scene.vm.name, document, rc=1)
+        check_words(said.err, "libvirt does not begin the job")
+        assert proxy.lost == 1 and not scene.vm.job()
+        if arrives:
+            comes.set()
+            wait_until(lambda: os.path.exists(pull.socket), 20, "the job has begun")
+            assert scene.vm.job()
+        scene.prove()
 
 
 @test(timeout=240)

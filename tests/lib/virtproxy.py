@@ -13,7 +13,7 @@ from virt import Libvirt
 # Source: libvirt, src/remote/remote_protocol.x
 REMOTE_PROGRAM = 0x20008086
 DOMAIN_ABORT_JOB, DOMAIN_GET_BLOCK_INFO, DOMAIN_GET_JOB_STATS = 164, 194, 298
-DOMAIN_CHECKPOINT_LOOKUP_BY_NAME, DOMAIN_BACKUP_GET_XML_DESC = 415, 422
+DOMAIN_CHECKPOINT_LOOKUP_BY_NAME, DOMAIN_BACKUP_BEGIN, DOMAIN_BACKUP_GET_XML_DESC = 415, 421, 422
 
 
 class Proxy:
@@ -23,6 +23,7 @@ class Proxy:
         self.host = host
         self.lost = 0  # how many calls were
         self._call, self._times = 0, 0
+        self._arrives: threading.Event | None = None
         path = lab.fresh(".sock")
         self.uri = f"qemu+unix:///system?socket={path}"
         self._listener = socket.socket(socket.AF_UNIX)
@@ -33,7 +34,14 @@ class Proxy:
 
     def lose(self, call: int, times: int = 1) -> None:
         """The next calls of that kind do not arrive, and their connections are lost."""
-        self.lost, self._times, self._call = 0, times, call
+        self.lost, self._times, self._call, self._arrives = 0, times, call, None
+
+    def lose_answer(self, call: int) -> threading.Event:
+        """The connection of the next call of that kind is lost, and the call arrives all the same,
+        when the event is set."""
+        self.lose(call)
+        self._arrives = threading.Event()
+        return self._arrives
 
     def _serve(self) -> None:
         while True:
@@ -71,7 +79,10 @@ class Proxy:
         program, _, call = struct.unpack(">III", body[:12])
         if program == REMOTE_PROGRAM and call == self._call and self.lost < self._times:
             self.lost += 1
-            return False
+            if not self._arrives:
+                return False
+            client.shutdown(socket.SHUT_RDWR)
+            self._arrives.wait()
         server.sendall(head + body)
         return True
 
