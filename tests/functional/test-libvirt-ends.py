@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """Proves: whatever ends in the middle of a backup of libvirt's domain (libvirtd, QEMU, the domain
 by virsh), the backup says what happened and what to do, and the next one cleans up behind it and is
-exact. A job is not hurt by what libvirt refuses meanwhile, and a saved domain not by a backup."""
+exact. No answer of libvirt's is not taken for the end of a job. A job is not hurt by what libvirt
+refuses meanwhile, and a saved domain not by a backup."""
 from __future__ import annotations
 
 import os
@@ -10,9 +11,13 @@ import socket as sockets
 import stat
 import xml.etree.ElementTree as ElementTree
 
+from backup import checkpoint_xml
 from lab import Lab, diag, main, test, wait_until
-from pull import Pull
+from pull import Pull, pull_document, unix_server
 from repository import check_words
+from virtproxy import (DOMAIN_ABORT_JOB, DOMAIN_BACKUP_BEGIN, DOMAIN_BACKUP_GET_XML_DESC,
+                       DOMAIN_CHECKPOINT_LOOKUP_BY_NAME, DOMAIN_GET_BLOCK_INFO,
+                       DOMAIN_GET_JOB_STATS, Proxy)
 from virtscene import Scene
 
 
@@ -82,6 +87,72 @@ def test_libvirtd_killed(lab: Lab) -> None:
     pull.end()
     scene.prove()
     scene.repo.check_all()
+
+
+@test(timeout=120)
+def test_connection_lost(lab: Lab) -> None:
+    """At a call that tells whether the job is there, how it ended, or ends it: it is asked again.
+    As long as nothing is known nothing is tidied up."""
+    scene = Scene(lab)
+    proxy = Proxy(lab, scene.host)
+    through = ["-c", proxy.uri, "-d", scene.vm.name]
+    models = {disk.name: disk.model for disk in scene.vm.disks}
+    for call in (DOMAIN_ABORT_JOB, DOMAIN_BACKUP_GET_XML_DESC, DOMAIN_GET_JOB_STATS):
+        scene.vm.change(2)
+        proxy.lose(call)
+        point = scene.repo.backup_of(through, models, rc=0)
+        assert proxy.lost == 1
+        scene.vm.assert_tidy(scene.repo)
+        scene.repo.check(point.expect(vda="incremental", vdb="incremental"))
+    # No answer at all.
+    pull = Pull(lab, scene.vm)
+    scene.vm.change(2)
+    models = {name: model.snapshot() for name, model in models.items()}
+    pull.begin("c1")
+    scene.vm.change(2)
+    for call, verbs in ((DOMAIN_BACKUP_GET_XML_DESC, ("status", "end", "abort")),
+                        (DOMAIN_GET_BLOCK_INFO, ("end",))):
+        for verb in verbs:
+            proxy.lose(call, times=1000)
+            check_words(lab.tidemark(verb, *through, rc=1).err, "cannot tell")
+            proxy.lose(call, times=0)
+            status = lab.tidemark_json("status", *scene.vm.domain)
+            assert status["state"] == "running", (verb, status)
+            assert "c1" in scene.vm.checkpoints()
+    for name, model in models.items():
+        pull.compare(name, model)
+    pull.end()
+    # A checkpoint that is there is not taken for a new one, to be removed with the failed job.
+    proxy.lose(DOMAIN_CHECKPOINT_LOOKUP_BY_NAME)
+    lab.tidemark("begin", *through, lab.file("b.xml", pull_document(unix_server(pull.socket), [])),
+                 lab.file("c.xml", checkpoint_xml("c1")), rc=1)
+    assert proxy.lost == 1
+    lab.tidemark("abort", *scene.vm.domain, check=False)
+    assert "c1" in scene.vm.checkpoints()
+    lab.tidemark("checkpoint", "delete", *scene.vm.domain, "c1")
+    scene.prove()
+
+
+@test(timeout=120)
+def test_connection_lost_at_begin(lab: Lab) -> None:
+    """A job that begins when nobody waits for it any more is ours still, and ended; where it never
+    begins nothing is in the way of the next."""
+    scene = Scene(lab)
+    proxy, pull = Proxy(lab, scene.host), Pull(lab, scene.vm)
+    document = lab.file("b.xml", pull_document(unix_server(pull.socket), []))
+    for arrives in (True, False):
+        if arrives:
+            comes = proxy.lose_answer(DOMAIN_BACKUP_BEGIN)
+        else:
+            proxy.lose(DOMAIN_BACKUP_BEGIN)
+        said = lab.tidemark("begin", "-c", proxy.uri, "-d", scene.vm.name, document, rc=1)
+        check_words(said.err, "libvirt does not begin the job")
+        assert proxy.lost == 1 and not scene.vm.job()
+        if arrives:
+            comes.set()
+            wait_until(lambda: os.path.exists(pull.socket), 20, "the job has begun")
+            assert scene.vm.job()
+        scene.prove()
 
 
 @test(timeout=240)

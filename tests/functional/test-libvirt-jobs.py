@@ -236,6 +236,42 @@ def test_shut_off(lab: Lab) -> None:
     assert all(vm.bitmap_names(disk) == ["p1", "p3"] for disk in vm.disks)
 
 
+@test(timeout=120)
+def test_changed_while_shut_off(lab: Lab) -> None:
+    """A job of a domain that is shut off is seen, read and ended though the domain has got other
+    disks meanwhile. Only another one waits for its end."""
+    vm = Libvirt(lab).vm([lab.disk("vda", SIZE), lab.disk("vdb", SIZE)])
+    pull = Pull(lab, vm)
+    vm.quit()
+    vm.change()
+    old, new = vm.disks[1], lab.disk("vdc", SIZE)
+    for number, verb in enumerate(("end", "abort")):
+        models = snapshots(vm)
+        pull.run([], checkpoint=f"c{number}")
+        disks = lab.tidemark_json("status", *vm.domain)["disks"]
+        for _ in range(2):
+            status = lab.tidemark_json("status", *vm.domain)
+            assert status["state"] == "running" and status["disks"] == disks, status
+            for name, model in models.items():
+                pull.compare(name, model)
+            vm.plug(new)
+            vm.unplug(old)
+            old, new = new, old
+        said = lab.tidemark("begin", *vm.domain, lab.file("b.xml", "<domainbackup/>"), rc=1).err
+        assert "a backup job runs" in said, said
+        vm.plug(new)
+        said = lab.tidemark("begin", *vm.domain, lab.file("b.xml", "<domainbackup/>"), rc=1).err
+        assert "runs on other images" in said and "tidemark end" in said, said
+        lab.tidemark(verb, *vm.domain)
+        assert not os.path.exists(pull.socket)
+        vm.unplug(new)
+        assert vm.checkpoints() == ["c0"]
+        for disk in vm.disks:
+            assert vm.bitmap_names(disk) == ["c0"]
+            lab.check_image(disk.path)
+    vm.start()
+
+
 @test(timeout=180)
 def test_refused(lab: Lab) -> None:
     vm = Libvirt(lab).vm([lab.disk("vda", SIZE)])

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """Proves: with --quiesce the agent that libvirt knows freezes the guest's file systems for the
-instant of the backup, and thaws them, also where the backup fails or the program is killed in
-between. The guest is a Linux; its agent is a few lines of shell that answer as qemu-ga does."""
+instant of the backup, and thaws them, also where the backup fails, the program is killed in
+between, or the guest freezes after it was given up; and others find the agent as it was. The guest is a Linux; its agent is a few lines of shell that answer as qemu-ga does."""
 from __future__ import annotations
 
 import os
@@ -30,13 +30,16 @@ while [ -z "$port" ]; do
 done
 exec 3<>$port
 echo AGENT
+slow=0 count=1
 while read -r line <&3; do
   case $line in
     *guest-sync*)
       id=$(echo "$line" | sed -n 's/.*"id": *\\([0-9]*\\).*/\\1/p')
       echo "{\\"return\\": $id}" >&3 ;;
-    *guest-fsfreeze-freeze*) echo FROZEN; echo '{"return": 1}' >&3 ;;
-    *guest-fsfreeze-thaw*) echo THAWED; echo '{"return": 1}' >&3 ;;
+    *guest-fsfreeze-freeze*) sleep $slow; echo FROZEN; echo "{\\"return\\": $count}" >&3 ;;
+    *guest-fsfreeze-thaw*) echo THAWED; echo "{\\"return\\": $count}" >&3 ;;
+    *test-slow*) slow=9; echo '{"return": 0}' >&3 ;;
+    *test-empty*) slow=0 count=0; echo '{"return": 0}' >&3 ;;
     *) echo "ASKED $line"; echo '{"error": {"class": "CommandNotFound", "desc": "no"}}' >&3 ;;
   esac
 done
@@ -50,6 +53,7 @@ XML = """<domain type='qemu'><name>linux</name><uuid>{uuid}</uuid><memory unit='
 <serial type='file'><source path='{serial}'/></serial>
 <channel type='unix'><target type='virtio' name='org.qemu.guest_agent.0'/></channel>
 <memballoon model='none'/></devices></domain>"""
+NO_LIMIT = "-2"  # VIR_DOMAIN_AGENT_RESPONSE_TIMEOUT_BLOCK
 UUID = "5e1f3c52-3a51-4d5c-9a67-0b6f1c2d3e4f"
 
 
@@ -74,6 +78,15 @@ class Guest:
         wait_until(lambda: self.host.virsh("qemu-agent-command", "linux",
                                            '{"execute": "guest-sync", "arguments": {"id": 7}}',
                                            check=False).rc == 0, 90, "libvirt sees the agent")
+
+    def ask(self, command: str) -> None:
+        """Has the agent carry out a command."""
+        self.host.virsh("qemu-agent-command", "linux", f'{{"execute": "{command}"}}')
+
+    def agent_timeout(self) -> str:
+        """For how many seconds libvirt waits for its answers, by the status that it keeps."""
+        with open("/run/libvirt/qemu/linux.xml", encoding="utf-8") as status:
+            return status.read().partition("<agentTimeout>")[2].partition("<")[0]
 
     def said(self) -> list[str]:
         """The words that the guest has written, in order."""
@@ -110,6 +123,18 @@ def test_quiesce(lab: Lab) -> None:
     report = lab.tidemark_json(*arguments, "--quiesce", rc=0)
     assert report["quiesced"] is True, report
     assert guest.frozen() == ["FROZEN", "THAWED"] * 5, guest.said()
+    assert guest.agent_timeout() in ("", NO_LIMIT), guest.agent_timeout()
+    # Frozen when it was given up, and the first who asked for the thaw had no answer.
+    guest.ask("test-slow")
+    report = lab.tidemark_json(*arguments, "--quiesce", "--agent-timeout", 1, rc=3)
+    assert report["quiesced"] is False, report
+    wait_until(lambda: guest.frozen() == ["FROZEN", "THAWED"] * 6, 60, "the guest is thawed")
+    wait_until(lambda: guest.agent_timeout() in ("", NO_LIMIT), 20, "the agent's time is back")
+    # Nothing to freeze.
+    guest.ask("test-empty")
+    report = lab.tidemark_json(*arguments, "--quiesce", rc=3)
+    assert report["quiesced"] is False, report
+    assert guest.frozen() == ["FROZEN", "THAWED"] * 7, guest.said()
 
 
 main()

@@ -8,6 +8,7 @@
  *
  *   folder     its own, mode 0700, with its monitor "qmp" and "pid"
  *   address    of which images it is
+ *   disks      the same: target and path of each
  *   writable   are they open for writing?
  *   owner      the process with which it ends ("PID:START"), null: it has a job that outlives that
  *
@@ -288,8 +289,9 @@ start (QmpMachine *machine, bool writable, TmkError **errp)
   }
   g_autofree char *folder = folder_name (machine);
   g_autofree char *owner = machine_process (getpid ());
-  g_autoptr (json_t) doc = json_pack ("{s:s, s:s, s:b, s:s?}", "folder", folder, "address",
-                                      machine->address, "writable", writable, "owner", owner);
+  g_autoptr (json_t) doc
+      = json_pack ("{s:s, s:s, s:o, s:b, s:s?}", "folder", folder, "address", machine->address,
+                   "disks", images_note_disks (images), "writable", writable, "owner", owner);
   if (!state_write (machine->state, "images", doc, errp))
     return false;
   bool ok = mkdir (folder, 0700) == 0;
@@ -343,6 +345,20 @@ must_write (EnterMode mode)
   return mode == ENTER_CHANGE || mode == ENTER_GONE_TOO;
 }
 
+/* The images of a domain can change while a job runs, as nothing else does: who only looks at the
+ * job, or ends it, does so on those that it has. */
+static bool
+use_those_of_job (QmpMachine *machine, const json_t *doc, EnterMode mode, TmkError **errp)
+{
+  bool of_job = mode == ENTER_LOOK || mode == ENTER_GONE_TOO;
+  if (of_job && images_use_noted (machine->place_data, json_object_get (doc, "disks")))
+    return true;
+  error_set (errp, DOMAIN, TMK_ERR_BUSY, 0, "a job of this domain runs on other images");
+  error_hint (errp, "end it first with 'tidemark end' or 'tidemark abort', or wait for it; or name"
+                    " the same images as for the job");
+  return false;
+}
+
 /* Is it what is needed? */
 static bool
 suits (const QmpMachine *machine, const json_t *doc, EnterMode mode)
@@ -371,6 +387,7 @@ images_connect (QmpMachine *machine, EnterMode mode, TmkError **errp)
 {
   g_autoptr (TmkError) err = NULL;
   reap (machine->place_data);
+  images_use_given (machine->place_data);
   g_autoptr (json_t) doc = state_read (machine->state, "images", &err);
   if (err != NULL) {
     error_propagate (errp, g_steal_pointer (&err));
@@ -378,11 +395,8 @@ images_connect (QmpMachine *machine, EnterMode mode, TmkError **errp)
   }
   if (doc != NULL && !is_doomed (doc) && process_of (doc) != 0) {
     bool in_use = has_job (machine, doc);
-    if (in_use && !is_of_these (machine, doc)) {
-      error_set (errp, DOMAIN, TMK_ERR_BUSY, 0, "a job of this domain runs on other images");
-      error_hint (errp, "name the same images as for the job, or end it first");
+    if (in_use && !is_of_these (machine, doc) && !use_those_of_job (machine, doc, mode, errp))
       return false;
-    }
     if (in_use || (is_of_these (machine, doc) && suits (machine, doc, mode)))
       return attach (machine, doc, mode, errp);
   }
@@ -410,6 +424,7 @@ images_leave_for_good (QmpMachine *machine)
   reap (images);
   if (images->keeper >= 0)
     close (images->keeper);
+  g_ptr_array_unref (images->given);
   g_ptr_array_unref (images->disks);
   g_free (images->folder);
   g_free (images);

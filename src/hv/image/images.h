@@ -28,11 +28,24 @@ typedef struct {
 } ImageDisk;
 
 typedef struct {
-  GPtrArray *disks; /* of ImageDisk* */
+  GPtrArray *given; /* of ImageDisk*: as the domain was opened */
+  GPtrArray *disks; /* the same, or those on which the job runs that is looked at */
   char *folder;     /* of the daemon that was used last, or NULL */
   pid_t child;      /* it, where this process started it; else 0 */
   int keeper;       /* see keeper_start(); or -1 */
 } Images;
+
+/* --- hv/image/place.c ------------------------------------------------------------------------ */
+
+/* Which disks are open, as it is remembered. A new reference. */
+json_t *images_note_disks (const Images *images);
+
+/* Sets `disks` to those that were noted; false where none were. A passphrase is not known of them:
+ * they are open already. */
+bool images_use_noted (Images *images, const json_t *noted);
+
+/* Sets `disks` to those that were given. */
+void images_use_given (Images *images);
 
 /* --- hv/image/format.c ----------------------------------------------------------------------- */
 

@@ -29,6 +29,51 @@ image_disk_free (gpointer data)
   g_free (disk);
 }
 
+/* --- those of a job -------------------------------------------------------------------------- */
+
+json_t *
+images_note_disks (const Images *images)
+{
+  json_t *noted = json_array ();
+  for (guint i = 0; i < images->disks->len; i++) {
+    const ImageDisk *disk = g_ptr_array_index (images->disks, i);
+    json_array_append_new (noted,
+                           json_pack ("{s:s, s:s}", "target", disk->target, "path", disk->path));
+  }
+  return noted;
+}
+
+bool
+images_use_noted (Images *images, const json_t *noted)
+{
+  g_autoptr (GPtrArray) disks = g_ptr_array_new_with_free_func (image_disk_free);
+  size_t i;
+  json_t *entry;
+  json_array_foreach (noted, i, entry) {
+    const char *target = jsonx_string (entry, "target"), *path = jsonx_string (entry, "path");
+    if (target == NULL || path == NULL)
+      return false;
+    ImageDisk *disk = g_new0 (ImageDisk, 1);
+    disk->target = g_strdup (target);
+    disk->path = g_strdup (path);
+    g_ptr_array_add (disks, disk);
+  }
+  if (disks->len == 0)
+    return false;
+  g_ptr_array_unref (images->disks);
+  images->disks = g_steal_pointer (&disks);
+  return true;
+}
+
+void
+images_use_given (Images *images)
+{
+  g_ptr_array_unref (images->disks);
+  images->disks = g_ptr_array_ref (images->given);
+}
+
+/* --- opening --------------------------------------------------------------------------------- */
+
 /* Paths are kept as they are given, but for the folder: a disk is known again by its path, and in a
  * running QEMU too it is the one that was given. */
 static char *
@@ -108,6 +153,7 @@ tmk_domain_open_images (const TmkImage *given, size_t n, const TmkDomainOptions 
       = machine_new (&powered_off_place, address_of (disks), options != NULL ? options : &none);
   g_autoptr (TmkDomain) domain = &machine->base;
   Images *images = g_new0 (Images, 1);
+  images->given = g_ptr_array_ref (disks);
   images->disks = g_steal_pointer (&disks);
   images->keeper = -1;
   machine->place_data = images;

@@ -221,6 +221,7 @@ start (Begin *begin, TmkError **errp)
   LvFreeze *freeze = lv_freeze (lv, begin->options);
   testpoint ("libvirt-frozen");
   bool ok = ask_for_the_most (begin);
+  begin->unheard = !ok && connection_lost ();
   TmkError *err = NULL;
   if (!ok)
     set_refused (&err);
@@ -244,7 +245,8 @@ wait_for_copies (Begin *begin, TmkError **errp)
   LvDomain *lv = begin->lv;
   const TmkBeginOptions *options = begin->options;
   for (;;) {
-    lv_job_look (lv, begin->record);
+    if (!lv_job_look (lv, begin->record, errp))
+      return false;
     lv_job_watch (lv, begin->record);
     if (lv_job_has_result (begin->record))
       break;
@@ -334,11 +336,15 @@ confirm (Begin *begin, TmkError **errp)
   return lv_job_write (lv, begin->record, errp);
 }
 
-/* Nothing has changed. */
+/* Nothing has changed. But libvirt may yet begin what it was asked for before the connection was
+ * lost: so that stays written down, and who comes next finds the job, or cleans up. */
 static void
 take_back (Begin *begin)
 {
   TmkError *err = NULL;
+  bool runs = true;
+  if (begin->unheard && lv_job_is_libvirts (begin->lv, begin->record, &runs, NULL) && !runs)
+    return;
   if (lv_job_stop (begin->lv, begin->record, &err)) {
     lv_job_set_result (begin->record, "cancelled", NULL);
     if (lv_job_settle (begin->lv, begin->record, &err)

@@ -13,6 +13,7 @@ typedef struct {
   char *folder;                 /* of our own socket, or NULL */
   bool staged;
   json_t *record;
+  bool unheard; /* libvirt was asked, and the connection lost before it answered */
 
   /* a socket that libvirt has from us: its name there, and the connection that keeps it; or NULL */
   char *fdgroup;

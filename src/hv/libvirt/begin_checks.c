@@ -33,20 +33,26 @@ bool
 begin_make_way (LvDomain *lv, TmkError **errp)
 {
   TmkError *err = NULL;
+  bool runs = false, is_stranger = false;
   lv_drop_images_job (lv);
   g_autoptr (json_t) record = lv_job_read (lv, &err);
   if (err != NULL) {
     error_propagate (errp, err);
     return false;
   }
-  if (record != NULL && !record_in_phase (record, "starting") && lv_job_is_there (lv, record)) {
+  if (record != NULL && !record_in_phase (record, "starting")
+      && !lv_job_is_there (lv, record, &runs, errp))
+    return false;
+  if (runs) {
     error_set (errp, DOMAIN, TMK_ERR_BUSY, 0, "a backup job runs already");
     error_hint (errp, "end it with 'tidemark end' or 'tidemark abort', or wait for it");
     return false;
   }
   if (record != NULL && !lv_job_put_away (lv, record, errp))
     return false;
-  if (lv_job_is_stranger (lv, NULL)) {
+  if (!lv_job_is_stranger (lv, NULL, &is_stranger, errp))
+    return false;
+  if (is_stranger) {
     error_set (errp, DOMAIN, TMK_ERR_BUSY, 0, "libvirt runs a backup job that is not tidemark's");
     error_hint (errp, "wait for it, or end it with 'virsh domjobabort %s'", lv->name);
     return false;

@@ -283,6 +283,10 @@ bool
 live_checkpoint_check_new (LvDomain *lv, const char *name, TmkError **errp)
 {
   g_auto (virDomainCheckpointPtr) other = look_up (lv, name);
+  if (other == NULL && connection_lost ()) { /* to take it for a new one is to remove it later */
+    connection_set_error (errp, "cannot look for checkpoint '%s'", name);
+    return false;
+  }
   if (other == NULL)
     return true;
   error_set (errp, DOMAIN, TMK_ERR_EXISTS, 0, "there is a checkpoint '%s' already", name);
@@ -351,7 +355,7 @@ live_checkpoint_purge (LvDomain *lv, const char *name, TmkError **errp)
 {
   g_auto (virDomainCheckpointPtr) checkpoint = look_up (lv, name);
   g_autoptr (TmkCheckpointDef) def = checkpoint != NULL ? read_def (checkpoint, false) : NULL;
-  if (checkpoint == NULL && connection_lost ()) {
+  if (def == NULL && connection_lost ()) {
     connection_set_error (errp, "cannot look for checkpoint '%s'", name);
     return false;
   }

@@ -31,8 +31,8 @@ find_version (const LvDomain *lv)
   return (unsigned) (version / 1000000 * 10000 + version / 1000 % 1000 * 100 + version % 1000);
 }
 
-static HvAgent
-find_agent (const LvDomain *lv)
+HvAgent
+lv_find_agent (const LvDomain *lv)
 {
   g_autoptr (xmlDoc) doc = xml_doc_parse (lv->xml, strlen (lv->xml), "the domain", "domain", NULL);
   const xmlNode *devices = doc != NULL ? xml_child (xmlDocGetRootElement (doc), "devices") : NULL;
@@ -57,6 +57,6 @@ lv_inspect (LvDomain *lv, HvFacts *facts, TmkError **errp)
     return true;
   facts->version = find_version (lv);
   facts->pid = find_pid (lv);
-  facts->agent = find_agent (lv);
+  facts->agent = lv_find_agent (lv);
   return true;
 }

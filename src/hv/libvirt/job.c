@@ -33,10 +33,30 @@ lv_has_record (LvDomain *lv)
 
 /* --- is it there? ---------------------------------------------------------------------------- */
 
+#define ASK_TIMES 3
+
+/* A call to libvirt has failed: true where it was only restarted, and can be asked again by now. To
+ * take no answer for "no" would be to tidy up behind a job that runs. */
+static bool
+may_ask_again (LvDomain *lv, unsigned *asked, const char *what, TmkError **errp)
+{
+  if (connection_lost () && ++*asked < ASK_TIMES)
+    return lv_look (lv, errp);
+  connection_set_error (errp, "domain '%s': cannot tell %s", lv->name, what);
+  return false;
+}
+
 TmkBackupDef *
 lv_job_definition (LvDomain *lv, TmkError **errp)
 {
-  char *xml = lv->active ? virDomainBackupGetXMLDesc (lv->dom, 0) : NULL;
+  unsigned asked = 0;
+  char *xml = NULL;
+  while (lv->active && (xml = virDomainBackupGetXMLDesc (lv->dom, 0)) == NULL) {
+    int code = virGetLastErrorCode ();
+    if (code == VIR_ERR_NO_DOMAIN_BACKUP || code == VIR_ERR_NO_DOMAIN
+        || !may_ask_again (lv, &asked, "whether a backup job runs", errp))
+      return NULL;
+  }
   TmkBackupDef *def = NULL;
   if (xml != NULL)
     def = tmk_backup_def_parse (xml, strlen (xml), "libvirt's job", TMK_XML_INTERNAL, errp);
@@ -54,11 +74,26 @@ is_of (const TmkBackupDef *def, const json_t *record)
          && g_strcmp0 (disk->store->path, jsonx_string (first, "target")) == 0;
 }
 
-bool
-lv_job_is_libvirts (LvDomain *lv, const json_t *record)
+/* Whose is the job that libvirt runs, if any? */
+static bool
+whose_is_it (LvDomain *lv, const json_t *record, bool *its, bool *anothers, TmkError **errp)
 {
-  g_autoptr (TmkBackupDef) def = lv_job_definition (lv, NULL);
-  return def != NULL && record != NULL && is_of (def, record);
+  TmkError *err = NULL;
+  g_autoptr (TmkBackupDef) def = lv_job_definition (lv, &err);
+  if (err != NULL) {
+    error_propagate (errp, err);
+    return false;
+  }
+  *its = def != NULL && record != NULL && is_of (def, record);
+  *anothers = def != NULL && !*its;
+  return true;
+}
+
+bool
+lv_job_is_libvirts (LvDomain *lv, const json_t *record, bool *is, TmkError **errp)
+{
+  bool anothers;
+  return whose_is_it (lv, record, is, &anothers, errp);
 }
 
 bool
@@ -75,16 +110,19 @@ is_exported (const json_t *record)
 }
 
 bool
-lv_job_is_there (LvDomain *lv, const json_t *record)
+lv_job_is_there (LvDomain *lv, const json_t *record, bool *is, TmkError **errp)
 {
-  return jsonx_bool (record, "exported") ? is_exported (record) : lv_job_is_libvirts (lv, record);
+  if (!jsonx_bool (record, "exported"))
+    return lv_job_is_libvirts (lv, record, is, errp);
+  *is = is_exported (record);
+  return true;
 }
 
 bool
-lv_job_is_stranger (LvDomain *lv, const json_t *record)
+lv_job_is_stranger (LvDomain *lv, const json_t *record, bool *is, TmkError **errp)
 {
-  g_autoptr (TmkBackupDef) def = lv_job_definition (lv, NULL);
-  return def != NULL && (record == NULL || !is_of (def, record));
+  bool its;
+  return whose_is_it (lv, record, &its, is, errp);
 }
 
 /* --- how it ended ---------------------------------------------------------------------------- */
@@ -128,26 +166,32 @@ lv_job_error (const json_t *record)
   return err;
 }
 
-/* What libvirt says of the job that ended last; NULL: nothing, or that it went well. */
-static char *
-last_words (LvDomain *lv, bool *ended_well)
+/* What libvirt says of the job that ended last; `*said` is NULL: nothing, or that it went well. */
+static bool
+last_words (LvDomain *lv, char **said, bool *ended_well, TmkError **errp)
 {
   virTypedParameterPtr params = NULL;
   int type = 0, n = 0, success = -1, operation = 0;
   const char *words = NULL;
+  unsigned asked = 0;
+  *said = NULL;
   *ended_well = false;
-  if (virDomainGetJobStats (lv->dom, &type, &params, &n,
-                            VIR_DOMAIN_JOB_STATS_COMPLETED | VIR_DOMAIN_JOB_STATS_KEEP_COMPLETED)
-      != 0)
-    return NULL;
+  while (virDomainGetJobStats (lv->dom, &type, &params, &n,
+                               VIR_DOMAIN_JOB_STATS_COMPLETED | VIR_DOMAIN_JOB_STATS_KEEP_COMPLETED)
+         != 0) {
+    if (!connection_lost ())
+      return true;
+    if (!may_ask_again (lv, &asked, "how the job has ended", errp))
+      return false;
+  }
   (void) virTypedParamsGetInt (params, n, VIR_DOMAIN_JOB_OPERATION, &operation);
   (void) virTypedParamsGetBoolean (params, n, VIR_DOMAIN_JOB_SUCCESS, &success);
   (void) virTypedParamsGetString (params, n, VIR_DOMAIN_JOB_ERRMSG, &words);
   bool is_backup = operation == VIR_DOMAIN_JOB_OPERATION_BACKUP;
   *ended_well = is_backup && type == VIR_DOMAIN_JOB_COMPLETED && success != 0;
-  char *copy = is_backup ? g_strdup (words) : NULL;
+  *said = is_backup ? g_strdup (words) : NULL;
   virTypedParamsFree (params, n);
-  return copy;
+  return true;
 }
 
 /* Of a pull that is ended in any way libvirt says that it was cancelled, unless a disk's job had
@@ -162,15 +206,16 @@ set_failed (const char *words, bool pull, TmkError **errp)
               pull ? "scratch images" : "targets");
 }
 
-TmkError *
-lv_job_late_failure (LvDomain *lv)
+bool
+lv_job_late_failure (LvDomain *lv, TmkError **failure, TmkError **errp)
 {
   bool ended_well = false;
-  TmkError *err = NULL;
-  g_autofree char *words = last_words (lv, &ended_well);
+  g_autofree char *words = NULL;
+  if (!last_words (lv, &words, &ended_well, errp))
+    return false;
   if (words != NULL && strstr (words, WORDS_CANCELLED) == NULL)
-    set_failed (words, true, &err);
-  return err;
+    set_failed (words, true, failure);
+  return true;
 }
 
 /* A push that is over cannot be asked any more: what its targets have is what was written. */
@@ -189,20 +234,34 @@ note_written (json_t *record)
   }
 }
 
+/* The domain may have ended just now. */
+static bool
+learn_active (LvDomain *lv, TmkError **errp)
+{
+  unsigned asked = 0;
+  int active;
+  while ((active = virDomainIsActive (lv->dom)) < 0 && virGetLastErrorCode () != VIR_ERR_NO_DOMAIN)
+    if (!may_ask_again (lv, &asked, "whether it is running", errp))
+      return false;
+  lv->active = active == 1;
+  return true;
+}
+
 /* It is not there any more. */
-static void
-find_result (LvDomain *lv, json_t *record)
+static bool
+find_result (LvDomain *lv, json_t *record, TmkError **errp)
 {
   g_autoptr (TmkError) err = NULL;
   bool ended_well = false;
-  lv->active = virDomainIsActive (lv->dom) == 1; /* it may have ended just now */
-  g_autofree char *words = last_words (lv, &ended_well);
+  g_autofree char *words = NULL;
+  if (!learn_active (lv, errp) || !last_words (lv, &words, &ended_well, errp))
+    return false;
   bool copies = lv_job_is_staged (record) && !jsonx_bool (record, "exported");
   bool pull = jsonx_bool (record, "pull") && !copies;
   if (!pull && ended_well) {
     note_written (record);
     lv_job_set_result (record, "done", NULL);
-    return;
+    return true;
   }
   if (!lv->active) {
     error_set (&err, DOMAIN, TMK_ERR_GONE, 0, "domain '%s' has ended, and the job with it",
@@ -218,6 +277,7 @@ find_result (LvDomain *lv, json_t *record)
     error_hint (&err, "somebody ended it, or the domain was started anew: begin again");
   }
   lv_job_set_result (record, "failed", err);
+  return true;
 }
 
 /* --- looking --------------------------------------------------------------------------------- */
@@ -253,33 +313,39 @@ lv_job_socket_is_served (const char *socket)
 #define VERDICT_US (3 * G_USEC_PER_SEC)
 #define VERDICT_LOOK_US 5000
 
-/* A QEMU that was killed takes its socket along, and libvirt notices a moment later. */
-static void
-wait_for_verdict (LvDomain *lv, const json_t *record)
+/* Is the job there? A QEMU that was killed takes its socket along, and libvirt notices a moment
+ * later. */
+static bool
+wait_for_verdict (LvDomain *lv, const json_t *record, bool *is_there, TmkError **errp)
 {
   const char *socket = jsonx_string (record, "socket");
+  bool exported = !lv_job_is_staged (record) || jsonx_bool (record, "exported");
+  bool served = exported && jsonx_bool (record, "pull") && jsonx_bool (record, "served");
   gint64 deadline = g_get_monotonic_time () + VERDICT_US;
-  while (jsonx_bool (record, "served") && lv_job_is_there (lv, record)
-         && !lv_job_socket_is_served (socket) && g_get_monotonic_time () < deadline)
+  while (lv_job_is_there (lv, record, is_there, errp)) {
+    if (!*is_there || !served || lv_job_socket_is_served (socket)
+        || g_get_monotonic_time () >= deadline)
+      return true;
     g_usleep (VERDICT_LOOK_US);
+  }
+  return false;
 }
 
-void
-lv_job_look (LvDomain *lv, json_t *record)
+bool
+lv_job_look (LvDomain *lv, json_t *record, TmkError **errp)
 {
+  bool is_there = false;
   if (lv_job_has_result (record))
-    return;
-  bool exported = !lv_job_is_staged (record) || jsonx_bool (record, "exported");
-  if (exported && jsonx_bool (record, "pull"))
-    wait_for_verdict (lv, record);
-  if (!lv_job_is_there (lv, record)) {
-    find_result (lv, record);
-    return;
-  }
+    return true;
+  if (!wait_for_verdict (lv, record, &is_there, errp))
+    return false;
+  if (!is_there)
+    return find_result (lv, record, errp);
   size_t i;
   json_t *disk;
   json_array_foreach (json_object_get (record, "disks"), i, disk)
     look_at_disk (lv, disk, jsonx_bool (record, "pull"));
+  return true;
 }
 
 /* --- watching -------------------------------------------------------------------------------- */

@@ -32,24 +32,28 @@ bool lv_job_write (LvDomain *lv, json_t *record, TmkError **errp);
  * hv/qmp/staging.h). What changed is what was written to the image of an incremental one. */
 bool lv_job_is_staged (const json_t *record);
 
-/* The definition of the job that libvirt runs; NULL without an error where there is none. */
+/* libvirt can be restarted at any time, so these ask again where that may help. Where it does not
+ * answer they fail, and nothing is known of the job: it may well run.
+ *
+ * The definition of the job that libvirt runs; NULL without an error where there is none. */
 TmkBackupDef *lv_job_definition (LvDomain *lv, TmkError **errp);
 
 /* Does libvirt run that job? */
-bool lv_job_is_libvirts (LvDomain *lv, const json_t *record);
+bool lv_job_is_libvirts (LvDomain *lv, const json_t *record, bool *is, TmkError **errp);
 
 /* Does libvirt run that job, or, of a staged pull, the daemon serve it? */
-bool lv_job_is_there (LvDomain *lv, const json_t *record);
+bool lv_job_is_there (LvDomain *lv, const json_t *record, bool *is, TmkError **errp);
 
 /* Does a process listen at that unix socket? It is not connected to: a server of QEMU's is not to
  * be disturbed. */
 bool lv_job_socket_is_served (const char *socket);
 
 /* Is some other backup job there? */
-bool lv_job_is_stranger (LvDomain *lv, const json_t *record);
+bool lv_job_is_stranger (LvDomain *lv, const json_t *record, bool *is, TmkError **errp);
 
-/* Brings a record of a job that should run up to date; a result is set where it does not. */
-void lv_job_look (LvDomain *lv, json_t *record);
+/* Brings a record of a job that should run up to date; a result is set where it does not. Fails
+ * where libvirt does not tell. */
+bool lv_job_look (LvDomain *lv, json_t *record, TmkError **errp);
 
 /* Cancels it where what it writes to runs full, and lets a guest go on that met the end of it. */
 void lv_job_watch (LvDomain *lv, json_t *record);
@@ -60,8 +64,8 @@ bool lv_job_has_result (const json_t *record);
 /* The copies of a staged pull are complete: it goes on. */
 void lv_job_clear_result (json_t *record);
 
-/* A job that was ended: had it failed just before? NULL: no. */
-TmkError *lv_job_late_failure (LvDomain *lv);
+/* A job that was ended: had it failed just before? `*failure` stays NULL: no. */
+bool lv_job_late_failure (LvDomain *lv, TmkError **failure, TmkError **errp);
 
 /* The result as an error; NULL where it ended well. */
 TmkError *lv_job_error (const json_t *record);

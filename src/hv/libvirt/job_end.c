@@ -27,26 +27,35 @@ stop_daemon (const json_t *record, TmkError **errp)
          || staging_daemon_end (pidfile, jsonx_string (record, "socket"), errp);
 }
 
+/* A libvirt that was restarted meanwhile may not have heard: where the job is still there it is
+ * asked again. */
 static bool
 stop_libvirt (LvDomain *lv, const json_t *record, TmkError **errp)
 {
   gint64 deadline = g_get_monotonic_time () + STOP_TIMEOUT_US;
-  if (!lv_job_is_libvirts (lv, record))
-    return true;
-  if (virDomainAbortJob (lv->dom) != 0 && lv_job_is_libvirts (lv, record)) {
-    connection_set_error (errp, "domain '%s': libvirt does not end the job", lv->name);
-    return false;
-  }
-  while (lv_job_is_libvirts (lv, record)) {
+  g_autoptr (TmkError) refused = NULL;
+  bool is_there = false, heard = false;
+  while (lv_job_is_libvirts (lv, record, &is_there, errp)) {
+    if (!is_there)
+      return true;
+    if (refused != NULL) {
+      error_propagate (errp, g_steal_pointer (&refused));
+      return false;
+    }
     if (g_get_monotonic_time () > deadline) {
       error_set (errp, DOMAIN, TMK_ERR_TIMEOUT, 0, "domain '%s': libvirt's job does not end",
                  lv->name);
       error_hint (errp, "does the storage of its images answer?");
       return false;
     }
-    g_usleep (STOP_LOOK_US);
+    if (heard)
+      g_usleep (STOP_LOOK_US);
+    else if (virDomainAbortJob (lv->dom) == 0)
+      heard = true;
+    else if (!connection_lost ())
+      connection_set_error (&refused, "domain '%s': libvirt does not end the job", lv->name);
   }
-  return true;
+  return false;
 }
 
 bool
@@ -159,8 +168,7 @@ lv_job_cancel (LvDomain *lv, json_t *record, TmkError **errp)
 bool
 lv_job_put_away (LvDomain *lv, json_t *record, TmkError **errp)
 {
-  lv_job_look (lv, record);
-  return lv_job_cancel (lv, record, errp);
+  return lv_job_look (lv, record, errp) && lv_job_cancel (lv, record, errp);
 }
 
 bool

@@ -75,6 +75,9 @@ const LvSecret *lv_secret_of (const LvDomain *lv, const char *target);
 
 bool lv_inspect (LvDomain *lv, HvFacts *facts, TmkError **errp);
 
+/* Was libvirt connected to an agent in the guest when it was last looked at? */
+HvAgent lv_find_agent (const LvDomain *lv);
+
 /* --- hv/libvirt/disks.c ---------------------------------------------------------------------- */
 
 TmkDiskList *live_disks (LvDomain *lv, TmkError **errp);

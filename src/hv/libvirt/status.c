@@ -56,7 +56,8 @@ live_job_status (LvDomain *lv, bool act, TmkError **errp)
     return NULL;
   }
   if (record != NULL && record_in_phase (record, "running")) {
-    lv_job_look (lv, record);
+    if (!lv_job_look (lv, record, errp))
+      return NULL;
     if (act)
       lv_job_watch (lv, record);
     if (act && lv_job_has_result (record) && !lv_job_settle (lv, record, errp))
@@ -95,7 +96,10 @@ live_open_disk (LvDomain *lv, const char *name, const TmkNbdOptions *options, Tm
   const json_t *disk = jsonx_find (json_object_get (record, "disks"), "name", name);
   const char *xml = jsonx_string (record, "definition"),
              *export_name = jsonx_string (disk, "export");
-  if (record == NULL || export_name == NULL || xml == NULL || !lv_job_is_there (lv, record)) {
+  bool runs = record != NULL && export_name != NULL && xml != NULL;
+  if (runs && !lv_job_is_there (lv, record, &runs, errp))
+    return NULL;
+  if (!runs) {
     error_set (errp, DOMAIN, TMK_ERR_NOT_FOUND, 0,
                "no pull job runs in which disk '%s' could be read", name);
     error_hint (errp, "start one with 'tidemark begin'");
@@ -129,7 +133,8 @@ read_for_ending (LvDomain *lv, TmkError **errp)
   json_t *record = lv_job_read (lv, &err);
   if (record == NULL && err == NULL) {
     error_set (&err, DOMAIN, TMK_ERR_NOT_FOUND, 0, "there is no job of tidemark's");
-    if (lv_job_is_stranger (lv, NULL))
+    bool is_stranger = false;
+    if (lv_job_is_stranger (lv, NULL, &is_stranger, NULL) && is_stranger)
       error_hint (&err, "the one that runs is not tidemark's: 'virsh domjobabort' ends it");
   }
   error_propagate (errp, err);
@@ -143,27 +148,34 @@ live_abort (LvDomain *lv, TmkError **errp)
   return record != NULL && lv_job_cancel (lv, record, errp);
 }
 
-/* A disk whose size changed while it was copied is in no state it ever was in. */
-static TmkError *
-changed_disk (LvDomain *lv, const json_t *record)
+/* A disk whose size changed while it was copied is in no state it ever was in. `*changed` stays
+ * NULL: there is none. */
+static bool
+find_changed_disk (LvDomain *lv, const json_t *record, TmkError **changed, TmkError **errp)
 {
   size_t i;
   json_t *disk;
-  TmkError *err = NULL;
   json_array_foreach (json_object_get (record, "disks"), i, disk) {
     const char *name = jsonx_string (disk, "name");
     virDomainBlockInfo info;
-    if (lv_disk_by_name (lv, name) == NULL || virDomainGetBlockInfo (lv->dom, name, &info, 0) != 0)
-      error_set (&err, DOMAIN, TMK_ERR_GONE, 0, "disk '%s' was detached during the backup", name);
+    bool is_there = lv_disk_by_name (lv, name) != NULL;
+    bool known = is_there && virDomainGetBlockInfo (lv->dom, name, &info, 0) == 0;
+    if (is_there && !known && connection_lost ()) {
+      connection_set_error (errp, "disk '%s': cannot tell its size", name);
+      return false;
+    }
+    if (!known)
+      error_set (changed, DOMAIN, TMK_ERR_GONE, 0, "disk '%s' was detached during the backup",
+                 name);
     else if (info.capacity != jsonx_uint (disk, "size"))
-      error_set (&err, DOMAIN, TMK_ERR_MISMATCH, 0, "disk '%s' was resized during the backup",
+      error_set (changed, DOMAIN, TMK_ERR_MISMATCH, 0, "disk '%s' was resized during the backup",
                  name);
     else
       continue;
-    error_hint (&err, "begin again");
-    return err;
+    error_hint (changed, "begin again");
+    return true;
   }
-  return NULL;
+  return true;
 }
 
 /* The same answer as before, of a job that has ended. */
@@ -201,14 +213,15 @@ live_end (LvDomain *lv, TmkError **errp)
     error_hint (errp, "'tidemark abort' cleans up");
     return false;
   }
-  lv_job_look (lv, record);
+  if (!lv_job_look (lv, record, errp))
+    return false;
   lv_job_watch (lv, record);
   if (!lv_job_has_result (record)) {
-    g_autoptr (TmkError) changed = changed_disk (lv, record);
-    if (!lv_job_stop (lv, record, errp))
+    g_autoptr (TmkError) changed = NULL;
+    if (!find_changed_disk (lv, record, &changed, errp) || !lv_job_stop (lv, record, errp))
       return false;
-    if (changed == NULL && !lv_job_is_staged (record))
-      changed = lv_job_late_failure (lv);
+    if (changed == NULL && !lv_job_is_staged (record) && !lv_job_late_failure (lv, &changed, errp))
+      return false;
     lv_job_set_result (record, changed != NULL ? "failed" : "done", changed);
   }
   if (!lv_job_settle (lv, record, errp))
