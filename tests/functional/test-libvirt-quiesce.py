@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """Proves: with --quiesce the agent that libvirt knows freezes the guest's file systems for the
 instant of the backup, and thaws them, also where the backup fails, the program is killed in
-between, or the guest freezes after it was given up; and others find the agent as it was. The guest is a Linux; its agent is a few lines of shell that answer as qemu-ga does."""
+between, or the guest freezes after it was given up; and others find the agent as it was. The
+guest is a Linux; its agent is a few lines of shell that answer as qemu-ga does."""
 from __future__ import annotations
 
 import os
