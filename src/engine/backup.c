@@ -168,10 +168,14 @@ run (Backup *backup, TmkError **errp)
 
 /* ---- the public function ------------------------------------------------------------------- */
 
+/* Asked all the time while a begin copies disks, which can take longer than a lease lasts. */
 static bool
 was_cancelled (void *data)
 {
-  return backup_is_cancelled (data);
+  Backup *backup = data;
+  if (backup->writer != NULL)
+    repo_writer_touch (backup->writer);
+  return backup_is_cancelled (backup);
 }
 
 static Backup *
