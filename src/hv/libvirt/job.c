@@ -189,6 +189,16 @@ note_written (json_t *record)
   }
 }
 
+/* QEMU does not answer libvirt meanwhile, which waits for it, for half a minute. */
+bool
+lv_job_is_closed (LvDomain *lv, const json_t *record)
+{
+  const json_t *first = json_array_get (json_object_get (record, "disks"), 0);
+  virDomainBlockInfo info;
+  return virDomainGetBlockInfo (lv->dom, jsonx_string (first, "name"), &info, 0) == 0
+         || virGetLastErrorCode () != VIR_ERR_OPERATION_TIMEOUT;
+}
+
 /* It is not there any more. */
 static void
 find_result (LvDomain *lv, json_t *record)
@@ -200,6 +210,8 @@ find_result (LvDomain *lv, json_t *record)
   bool copies = lv_job_is_staged (record) && !jsonx_bool (record, "exported");
   bool pull = jsonx_bool (record, "pull") && !copies;
   if (!pull && ended_well) {
+    if (!lv_job_is_closed (lv, record))
+      return; /* the next look may tell */
     note_written (record);
     lv_job_set_result (record, "done", NULL);
     return;

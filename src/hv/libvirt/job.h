@@ -41,6 +41,10 @@ bool lv_job_is_libvirts (LvDomain *lv, const json_t *record);
 /* Does libvirt run that job, or, of a staged pull, the daemon serve it? */
 bool lv_job_is_there (LvDomain *lv, const json_t *record);
 
+/* Has QEMU closed what the job wrote? libvirt says that it has ended before, and closing takes as
+ * long as the storage needs to have it all. Waits for it, but not for ever. */
+bool lv_job_is_closed (LvDomain *lv, const json_t *record);
+
 /* Does a process listen at that unix socket? It is not connected to: a server of QEMU's is not to
  * be disturbed. */
 bool lv_job_socket_is_served (const char *socket);

@@ -160,6 +160,12 @@ bool
 lv_job_put_away (LvDomain *lv, json_t *record, TmkError **errp)
 {
   lv_job_look (lv, record);
+  if (!lv_job_has_result (record) && !lv_job_is_there (lv, record)) {
+    error_set (errp, DOMAIN, TMK_ERR_BUSY, 0,
+               "domain '%s': QEMU still writes what its last job made", lv->name);
+    error_hint (errp, "try again when the storage has taken it all");
+    return false;
+  }
   return lv_job_cancel (lv, record, errp);
 }
 
