@@ -12,6 +12,7 @@ typedef struct {
   TmkCheckpointDef *checkpoint; /* aligned, or NULL */
   char *folder;                 /* of our own socket, or NULL */
   bool staged;
+  bool outside; /* the state's lock is not held: taking it again failed */
   json_t *record;
 
   /* a socket that libvirt has from us: its name there, and the connection that keeps it; or NULL */

@@ -2,6 +2,7 @@
 /* hv/libvirt/job.c: see hv/libvirt/job.h. */
 #include "hv/libvirt/job.h"
 
+#include "hv/qmp/machine.h"
 #include "hv/staging_daemon.h"
 #include "util/fsx.h"
 
@@ -9,6 +10,7 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
+#include <unistd.h>
 
 #define DOMAIN "libvirt"
 
@@ -65,6 +67,21 @@ bool
 lv_job_is_staged (const json_t *record)
 {
   return jsonx_bool (record, "staged");
+}
+
+bool
+lv_job_is_copying (const json_t *record)
+{
+  return record_in_phase (record, "copying") && !lv_job_has_result (record)
+         && machine_instance_lives (jsonx_string (record, "process"));
+}
+
+void
+lv_job_set_copying (json_t *record)
+{
+  g_autofree char *self = machine_process (getpid ());
+  record_set_phase (record, "copying");
+  json_object_set_new (record, "process", jsonx_string_or_null (self));
 }
 
 static bool

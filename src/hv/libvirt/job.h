@@ -4,15 +4,17 @@
  * state folder while it is there, "libvirt-last" when it has ended. A JSON object:
  *
  *   format 1, id, owner, pull, phase, started_us, ended_us, quiesced, frozen_us,
- *   staged, exported, pidfile (of a staged pull), folder (of our own socket), socket, served,
+ *   staged, exported, pidfile (of a staged pull), process (that copies it), folder (of our own
+ *   socket), socket, served,
  *   definition (aligned, internal form), checkpoint_name,
  *   disks: [{name, mode, incremental, target, block, made, format, size, export, exportbitmap,
  *            depth, state, done, total, room}],
  *   result: {state: done|failed|cancelled, code, message, hint}     once it is known
  *
- * Phases: `starting` (libvirt is being asked: if nobody is doing that, take it back), `running`,
- * `ended` (in the last one only). The state's lock is held by whoever changes it. What is told of
- * it has the names that hv/job_record.h shows.
+ * Phases: `starting` (libvirt is being asked: if nobody is doing that, take it back), `copying` (of
+ * a staged pull: `process` waits for the copies; if that has ended, take it back), `running`,
+ * `ended` (in the last one only). The state's lock is held by whoever changes it, and not while
+ * disks are copied. What is told of it has the names that hv/job_record.h shows.
  */
 #pragma once
 
@@ -31,6 +33,10 @@ bool lv_job_write (LvDomain *lv, json_t *record, TmkError **errp);
  * they are complete: that of disks in an iothread, which QEMU before 10 must not export itself (see
  * hv/qmp/staging.h). What changed is what was written to the image of an incremental one. */
 bool lv_job_is_staged (const json_t *record);
+
+/* Are its disks being copied, by a process that is there and will see to the rest? */
+bool lv_job_is_copying (const json_t *record);
+void lv_job_set_copying (json_t *record);
 
 /* The definition of the job that libvirt runs; NULL without an error where there is none. */
 TmkBackupDef *lv_job_definition (LvDomain *lv, TmkError **errp);

@@ -128,11 +128,17 @@ drop_checkpoint (LvDomain *lv, const json_t *record, TmkError **errp)
   return lv->active ? live_checkpoint_purge (lv, name, errp) : drop_from_images (lv, name, errp);
 }
 
+static bool
+is_done (const json_t *record)
+{
+  const char *state = jsonx_string (json_object_get (record, "result"), "state");
+  return g_strcmp0 (state, "done") == 0;
+}
+
 bool
 lv_job_settle (LvDomain *lv, json_t *record, TmkError **errp)
 {
-  const char *state = jsonx_string (json_object_get (record, "result"), "state");
-  bool done = g_strcmp0 (state, "done") == 0;
+  bool done = is_done (record);
   if (!lv_job_write (lv, record, errp))
     return false;
   if (!done && !drop_checkpoint (lv, record, errp))
@@ -166,6 +172,8 @@ lv_job_put_away (LvDomain *lv, json_t *record, TmkError **errp)
     error_hint (errp, "try again when the storage has taken it all");
     return false;
   }
+  if (lv_job_is_staged (record) && !jsonx_bool (record, "exported") && is_done (record))
+    lv_job_clear_result (record); /* copies that nobody could read */
   return lv_job_cancel (lv, record, errp);
 }
 
