@@ -2,10 +2,11 @@
 """Proves: while the disks of a pull are copied, because one is in an iothread, the job is neither
 cut off nor anybody's to clean up: it is shown as running, others are refused, and an abort ends it.
 Who copies then says so, and leaves what was begun meanwhile alone. Where he is killed it is cut
-off."""
+off. Where a transient domain has ended for good, who reads the copies tidies up."""
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import signal
 import subprocess
@@ -83,6 +84,15 @@ class Copying:
             "push.xml", backup_xml([disk_xml("vda", image)])), **how)
 
 
+def content(path: str) -> str:
+    """Nothing where there is no such file."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            return file.read()
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
+
+
 @test(timeout=120)
 def test_others_are_refused(lab: Lab) -> None:
     scene = Copying(lab)
@@ -146,6 +156,35 @@ def test_killed(lab: Lab) -> None:
         lab.compare(lab.path("pushed.qcow2"), scene.vm["vda"].model)
         os.unlink(lab.path("pushed.qcow2"))
         scene.vm.assert_clean()
+
+
+@test(timeout=120)
+def test_a_transient_domain_ends(lab: Lab) -> None:
+    """Nobody can name it any more, so the backup that reads the copies tidies up."""
+    if lab.qemu_version() >= (10, 0):
+        raise Skip("this QEMU need not copy")
+    vm = Libvirt(lab).vm([lab.disk("vda", 4 << 20, iothread=True), lab.disk("vdb", 4 << 20)],
+                         transient=True)
+    for disk in vm.disks:
+        vm.writer(disk).write_random(0, disk.model.size, lab.rng)
+    repo = Repository(lab)
+    folder = os.path.join(lab.state, "domains", vm.uuid)
+    pid_file = os.path.join(folder, "libvirt-daemon.pid")
+    child = lab.tidemark_popen("backup", *vm.domain, "-r", repo.path, "-q", "--bandwidth", "1M")
+    record = os.path.join(folder, "libvirt-job.json")
+    wait_until(lambda: "exported" in content(record) and '"running"' in content(record), 30)
+    with open(pid_file, encoding="ascii") as file:
+        daemon = f"/proc/{file.read().strip()}/cmdline"
+    job = json.loads(content(record))
+    assert pid_file in content(daemon) and os.path.exists(job["folder"])
+    vm.kill()
+    _, err = child.communicate(timeout=60)
+    assert child.returncode == 1, err
+    check_words(err, "has ended", vm.name)
+    assert content(daemon) == ""  # it may not have been reaped
+    for path in [pid_file, job["folder"], *[disk["target"] for disk in job["disks"]]]:
+        assert not os.path.exists(path), path
+    assert not os.path.exists(record)
 
 
 main()

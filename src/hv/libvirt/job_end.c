@@ -135,6 +135,19 @@ is_done (const json_t *record)
   return g_strcmp0 (state, "done") == 0;
 }
 
+/* What there is of it in files goes, and the record becomes the last one. */
+static bool
+make_last (LvDomain *lv, json_t *record, TmkError **errp)
+{
+  if ((!is_done (record) || lv_job_is_staged (record)) && !remove_targets (record, errp))
+    return false;
+  remove_folder (record);
+  record_set_phase (record, "ended");
+  json_object_set_new (record, "ended_us", json_integer (g_get_real_time ()));
+  return state_write (lv->state, "libvirt-last", record, errp)
+         && state_remove (lv->state, "libvirt-job", errp);
+}
+
 bool
 lv_job_settle (LvDomain *lv, json_t *record, TmkError **errp)
 {
@@ -143,13 +156,26 @@ lv_job_settle (LvDomain *lv, json_t *record, TmkError **errp)
     return false;
   if (!done && !drop_checkpoint (lv, record, errp))
     return false;
-  if ((!done || lv_job_is_staged (record)) && !remove_targets (record, errp))
+  return make_last (lv, record, errp);
+}
+
+bool
+lv_job_settle_gone (LvDomain *lv, TmkError **errp)
+{
+  TmkError *err = NULL;
+  g_autoptr (json_t) record = lv_job_read (lv, &err);
+  error_propagate (errp, err);
+  if (record == NULL)
+    return err == NULL;
+  if (!stop_daemon (record, errp))
     return false;
-  remove_folder (record);
-  record_set_phase (record, "ended");
-  json_object_set_new (record, "ended_us", json_integer (g_get_real_time ()));
-  return state_write (lv->state, "libvirt-last", record, errp)
-         && state_remove (lv->state, "libvirt-job", errp);
+  error_set (&err, DOMAIN, TMK_ERR_GONE, 0, "domain '%s' has ended, and libvirt knows it no more",
+             lv->name);
+  error_hint (&err, "begin again when it runs");
+  if (!lv_job_has_result (record))
+    lv_job_set_result (record, "failed", err);
+  tmk_error_free (err);
+  return lv_job_write (lv, record, errp) && make_last (lv, record, errp);
 }
 
 bool
