@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """Proves: every verb has a man page, and every option is in the page of its verb or, where all verbs
-share it, in tidemark(1).
+share it, in tidemark(1). A page tells all the ways in which its verb can be given a domain.
 
 Usage: check-options.py TIDEMARK FOLDER-OF-PAGES
 """
@@ -9,6 +9,9 @@ import json
 import pathlib
 import subprocess
 import sys
+
+
+WAYS = {"qmp": "**--qmp** *ADDR*", "image": "**--image** *TARGET*", "domain": "**-d** *NAME*"}
 
 
 def main():
@@ -27,6 +30,9 @@ def main():
             name = f"**--{option['long']}**"
             if name not in text and name not in common:
                 missing.append(f"{row['verb']}: {name} is in no page")
+            way = WAYS.get(option["long"], "")
+            if way not in text:
+                missing.append(f"{row['verb']}: {page.name} does not name {way}")
     print("\n".join(missing) or "every option is in its page")
     return 1 if missing else 0
 

@@ -4,11 +4,15 @@ the state of its TPM) is in each point, byte for byte, comes back beside the dis
 what cannot be read is a warning that names it."""
 from __future__ import annotations
 
+import glob
+import json
 import os
+import pwd
 import shutil
 
 from lab import Lab, Skip, main, test
 from repository import Repository
+from run import run
 from stranger import Stranger
 from virt import Libvirt, VirtVm
 
@@ -44,6 +48,18 @@ def uefi_vm(lab: Lab, host: Libvirt, *, tpm: bool = True) -> UefiVm:
     vm.define()
     vm.start()
     return vm
+
+
+class EfiVm(VirtVm):
+    """A domain whose firmware, and the file of whose variables, libvirt chooses."""
+
+    def xml(self) -> str:
+        return super().xml().replace("<os>", "<os firmware='efi'>") \
+            .replace("machine='pc'", "machine='q35'")
+
+    @property
+    def vars(self) -> str:
+        return f"/var/lib/libvirt/qemu/nvram/{self.name}_VARS.fd"
 
 
 def read(path: str) -> bytes:
@@ -128,6 +144,103 @@ def test_missing(lab: Lab) -> None:
     assert len(report["left_out"]) == 1 and vm.vars in report["left_out"][0]
     assert report["files"] == [] and report["point"]
     repo.verify()
+
+
+@test
+def test_firmware_that_libvirt_chose(lab: Lab) -> None:
+    """Where the variables are is in no document of a domain that is shut off."""
+    if not os.path.exists(CODE):
+        raise Skip("no OVMF")
+    host = Libvirt(lab)
+    vm = EfiVm(host, [lab.disk("vda", "16M")], name="efi")
+    lab.add_vm(vm)
+    vm.define()
+    repo = Repository(lab)
+
+    def kept(*domain: str, rc: int = 0) -> tuple[list[str], list[str]]:
+        report = lab.tidemark_json("backup", *(domain or vm.domain), "-r", repo.path, rc=rc)
+        return [file["name"] for file in report["files"]], report["left_out"]
+
+    assert kept() == ([], [])  # there are none before it is started
+    vm.start()
+    assert kept() == (["efi_VARS.fd"], [])
+    vm.quit()
+    assert kept() == (["efi_VARS.fd"], [])
+    assert kept("-c", f"qemu+unix:///session?socket={host.socket}", "-d", vm.name) \
+        == (["efi_VARS.fd"], [])  # for root that is the system's
+    point = lab.tidemark_json("list", "-r", repo.path)["points"][-1]["id"]
+    repo.run("restore", point, "--to", lab.path("to"))
+    assert read(lab.path("to/efi_VARS.fd")) == read(vm.vars)
+    repo.run("restore", point, "--to", lab.path("clone"), "--define", "-c", host.uri, "--name",
+             "clone")
+    document = host.virsh("dumpxml", "--inactive", "clone").out
+    assert f">{lab.path('clone/efi_VARS.fd')}</nvram>" in document, document
+    newer = vm.vars.replace(".fd", ".qcow2")
+    os.rename(vm.vars, newer)
+    assert kept() == (["efi_VARS.qcow2"], [])
+    os.rename(newer, vm.vars + ".away")
+    files, left_out = kept(rc=3)
+    assert not files and len(left_out) == 1 and vm.vars in left_out[0], left_out
+
+
+@test
+def test_variables_on_a_device(lab: Lab) -> None:
+    host = Libvirt(lab)
+    vm = uefi_vm(lab, host, tpm=False)
+    vm.quit()
+    document = vm.xml().replace(f"<nvram template='{VARS}'>{vm.vars}</nvram>",
+                                "<nvram type='block'><source dev='/dev/none'/></nvram>")
+    host.virsh("define", lab.file("block.xml", document))
+    report = lab.tidemark_json("backup", *vm.domain, "-r", Repository(lab).path, rc=3)
+    assert report["files"] == [] and len(report["left_out"]) == 1
+    assert report["left_out"][0].startswith("nvram '/dev/none': it is no file"), report
+
+
+def tpm_vm(lab: Lab, host: Libvirt) -> VirtVm:
+    lab.need("swtpm", "swtpm_setup")
+    return host.vm([lab.disk("vda", "16M")], name="tpm", devices=TPM)
+
+
+@test
+def test_tpm_missing(lab: Lab) -> None:
+    vm = tpm_vm(lab, Libvirt(lab))
+    place = f"/var/lib/libvirt/swtpm/{vm.uuid}"
+    os.rename(place, place + ".away")
+    repo = Repository(lab)
+    for _ in range(2):
+        report = lab.tidemark_json("backup", *vm.domain, "-r", repo.path, rc=3)
+        assert len(report["left_out"]) == 1 and place in report["left_out"][0], report
+        vm.kill()  # it had been started, so there should be one still
+
+
+@test
+def test_tpm_of_the_system(lab: Lab) -> None:
+    """Where it is depends on whose libvirt it is, not on who asks."""
+    lab.need("setpriv")
+    host = Libvirt(lab)
+    vm = tpm_vm(lab, host)
+    vm.quit()
+    who = pwd.getpwnam("nobody")
+    home = lab.path("home")
+    os.makedirs(home)
+    program = shutil.copy(os.environ["TIDEMARK"], home)
+    for library in glob.glob(f"{os.path.dirname(os.environ['TIDEMARK'])}/src/libtidemark.so.[0-9]"):
+        shutil.copy(library, home)
+    for path in (home, vm["vda"].path):
+        os.chown(path, who.pw_uid, who.pw_gid)
+    for path in (host.socket, os.path.dirname(host.socket)):
+        os.chmod(path, 0o777)  # as if he were of the group libvirt
+    env = {key: value for key, value in lab.env().items()
+           if key not in ("TIDEMARK_STATE_DIR", "XDG_RUNTIME_DIR", "XDG_STATE_HOME")}
+
+    def tidemark(*words: object, **how):
+        return run(["setpriv", f"--reuid={who.pw_uid}", f"--regid={who.pw_gid}", "--clear-groups",
+                    program, *words], env=env | {"HOME": home, "LD_LIBRARY_PATH": home}, **how)
+
+    tidemark("init", "-r", f"{home}/repo")
+    report = json.loads(tidemark("backup", *vm.domain, "-r", f"{home}/repo", "--json", rc=3).out)
+    assert len(report["left_out"]) == 1, report
+    assert f"tpm '/var/lib/libvirt/swtpm/{vm.uuid}" in report["left_out"][0], report
 
 
 main()

@@ -22,6 +22,7 @@ bool lv_api_load (TmkError **errp);
   X (virConnectClose) \
   X (virConnectGetLibVersion) \
   X (virConnectGetType) \
+  X (virConnectGetURI) \
   X (virConnectGetVersion) \
   X (virConnectIsAlive) \
   X (virConnectListAllDomains) \
@@ -93,6 +94,7 @@ extern LvApi lv_api;
 #  define virConnectClose lv_api.virConnectClose_
 #  define virConnectGetLibVersion lv_api.virConnectGetLibVersion_
 #  define virConnectGetType lv_api.virConnectGetType_
+#  define virConnectGetURI lv_api.virConnectGetURI_
 #  define virConnectGetVersion lv_api.virConnectGetVersion_
 #  define virConnectIsAlive lv_api.virConnectIsAlive_
 #  define virConnectListAllDomains lv_api.virConnectListAllDomains_

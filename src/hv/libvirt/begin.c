@@ -238,12 +238,56 @@ start (Begin *begin, TmkError **errp)
 
 #define STAGING_LOOK_US 100000
 
-/* Waits until the copies are complete. Others may look at the job, and abort it, meanwhile. */
+static bool
+is_own (const Begin *begin, const json_t *record)
+{
+  return g_strcmp0 (jsonx_string (record, "id"), begin->id) == 0;
+}
+
+/* Somebody else has ended the job, and may have begun another. */
+static void
+set_ended (const Begin *begin, TmkError **errp)
+{
+  g_autoptr (json_t) last = state_read (begin->lv->state, "libvirt-last", NULL);
+  TmkError *err = is_own (begin, last) ? lv_job_error (last) : NULL;
+  if (err == NULL)
+    error_set (&err, DOMAIN, TMK_ERR_CANCELLED, 0, "the job was aborted");
+  if (tmk_error_hint (err) == NULL)
+    error_hint (&err, "begin again");
+  error_prefix (&err, "while the disks were copied");
+  error_propagate (errp, err);
+}
+
+/* Lets others look at the job, and abort it. */
+static bool
+pause_copying (Begin *begin, TmkError **errp)
+{
+  TmkError *err = NULL;
+  bool runs = true;
+  lv_leave (begin->lv);
+  g_usleep (STAGING_LOOK_US);
+  if (lv_job_is_libvirts (begin->lv, begin->record, &runs, NULL) && !runs)
+    (void) lv_job_is_closed (begin->lv, begin->record); /* waits here, where nobody waits for us */
+  begin->outside = !lv_enter (begin->lv, errp);
+  if (begin->outside)
+    return false;
+  g_autoptr (json_t) record = lv_job_read (begin->lv, &err);
+  if (err == NULL && (!is_own (begin, record) || lv_job_has_result (record)))
+    set_ended (begin, &err);
+  bool ok = err == NULL;
+  error_propagate (errp, err);
+  return ok;
+}
+
+/* Waits until the copies are complete. */
 static bool
 wait_for_copies (Begin *begin, TmkError **errp)
 {
   LvDomain *lv = begin->lv;
   const TmkBeginOptions *options = begin->options;
+  lv_job_set_copying (begin->record);
+  if (!lv_job_write (lv, begin->record, errp))
+    return false;
   for (;;) {
     if (!lv_job_look (lv, begin->record, errp))
       return false;
@@ -254,9 +298,7 @@ wait_for_copies (Begin *begin, TmkError **errp)
       error_set (errp, DOMAIN, TMK_ERR_CANCELLED, 0, "cancelled");
       return false;
     }
-    lv_leave (lv);
-    g_usleep (STAGING_LOOK_US);
-    if (!lv_enter (lv, errp))
+    if (!pause_copying (begin, errp))
       return false;
   }
   TmkError *err = lv_job_error (begin->record);
@@ -331,9 +373,25 @@ confirm (Begin *begin, TmkError **errp)
       && lv_job_socket_is_served (socket)) /* we may be in another network namespace */
     json_object_set_new (begin->record, "served", json_true ());
   record_set_phase (begin->record, "running");
+  (void) json_object_del (begin->record, "process"); /* there may be none */
   if (begin->checkpoint != NULL)
     note_instant (begin, lv_keep_checkpoint (lv, begin->checkpoint->name));
   return lv_job_write (lv, begin->record, errp);
+}
+
+static bool
+undo (Begin *begin, TmkError **errp)
+{
+  TmkError *err = NULL;
+  g_autoptr (json_t) record = lv_job_read (begin->lv, &err);
+  error_propagate (errp, err);
+  if (record == NULL || !is_own (begin, record))
+    return err == NULL; /* what was ours, who ended it has taken back */
+  if (!lv_job_stop (begin->lv, begin->record, errp))
+    return false;
+  lv_job_set_result (begin->record, "cancelled", NULL);
+  return lv_job_settle (begin->lv, begin->record, errp)
+         && state_remove (begin->lv->state, "libvirt-last", errp);
 }
 
 /* Nothing has changed. But libvirt may yet begin what it was asked for before the connection was
@@ -345,12 +403,8 @@ take_back (Begin *begin)
   bool runs = true;
   if (begin->unheard && lv_job_is_libvirts (begin->lv, begin->record, &runs, NULL) && !runs)
     return;
-  if (lv_job_stop (begin->lv, begin->record, &err)) {
-    lv_job_set_result (begin->record, "cancelled", NULL);
-    if (lv_job_settle (begin->lv, begin->record, &err)
-        && state_remove (begin->lv->state, "libvirt-last", &err))
-      return;
-  }
+  if ((!begin->outside || lv_enter (begin->lv, &err)) && undo (begin, &err))
+    return;
   hv_warn (begin->options, "cleaning up failed: %s; 'tidemark abort' tries again",
            tmk_error_message (err));
   tmk_error_free (err);

@@ -12,6 +12,7 @@ typedef struct {
   TmkCheckpointDef *checkpoint; /* aligned, or NULL */
   char *folder;                 /* of our own socket, or NULL */
   bool staged;
+  bool outside; /* the state's lock is not held: taking it again failed */
   json_t *record;
   bool unheard; /* libvirt was asked, and the connection lost before it answered */
 

@@ -40,10 +40,10 @@ begin_make_way (LvDomain *lv, TmkError **errp)
     error_propagate (errp, err);
     return false;
   }
-  if (record != NULL && !record_in_phase (record, "starting")
+  if (record != NULL && record_in_phase (record, "running")
       && !lv_job_is_there (lv, record, &runs, errp))
     return false;
-  if (runs) {
+  if (runs || (record != NULL && lv_job_is_copying (record))) {
     error_set (errp, DOMAIN, TMK_ERR_BUSY, 0, "a backup job runs already");
     error_hint (errp, "end it with 'tidemark end' or 'tidemark abort', or wait for it");
     return false;

@@ -3,9 +3,9 @@
  * hv/libvirt/describe.c: what a domain is besides its disks: its description, the variables of its
  * firmware, the state of its TPM.
  *
- * Where libvirt keeps a TPM's state is not told where it is the default; that is
- * /var/lib/libvirt/swtpm/UUID for root, and for others below $XDG_CONFIG_HOME/libvirt/qemu
- * (source: libvirt, docs/formatdomain and src/qemu/qemu_tpm.c).
+ * Where libvirt keeps them is not told where it is the default (of the variables: where the domain
+ * is shut off); see places_of() (source: libvirt, docs/formatdomain, src/qemu/qemu_conf.c,
+ * qemu_tpm.c and qemu_domain.c).
  */
 #include "hv/libvirt/lv.h"
 
@@ -71,29 +71,115 @@ add_folder (Found *found, const char *role, const char *path, const char *name, 
   }
 }
 
+/* --- libvirt's own places -------------------------------------------------------------------- */
+
+typedef struct {
+  char *nvram, *tpm, *logs; /* folders */
+} Places;
+
 static void
-find_nvram (Found *found, const xmlNode *domain)
+places_clear (Places *places)
+{
+  g_free (places->nvram);
+  g_free (places->tpm);
+  g_free (places->logs);
+}
+G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC (Places, places_clear)
+
+/* A session has its own, but for root's, which libvirt takes for the system's. */
+static bool
+is_session (const LvDomain *lv)
+{
+  char *uri = geteuid () != 0 ? virConnectGetURI (lv->connection) : NULL;
+  g_autoptr (GUri) parsed = uri != NULL ? g_uri_parse (uri, G_URI_FLAGS_NONE, NULL) : NULL;
+  free (uri); /* libvirt's, from malloc */
+  return parsed != NULL && g_str_equal (g_uri_get_path (parsed), "/session");
+}
+
+static Places
+places_of (const LvDomain *lv)
+{
+  const char *conf = g_get_user_config_dir (), *cache = g_get_user_cache_dir ();
+  if (is_session (lv))
+    return (Places){ .nvram = g_build_filename (conf, "libvirt/qemu/nvram", NULL),
+                     .tpm = g_build_filename (conf, "libvirt/qemu/swtpm", NULL),
+                     .logs = g_build_filename (cache, "libvirt/qemu/log", NULL) };
+  return (Places){ .nvram = g_strdup ("/var/lib/libvirt/qemu/nvram"),
+                   .tpm = g_strdup ("/var/lib/libvirt/swtpm"),
+                   .logs = g_strdup ("/var/log/libvirt/qemu") };
+}
+
+/* One that was never started has no log, nor has it variables or a TPM's state. Where the logs
+ * cannot be seen, the rest may be elsewhere too. */
+static bool
+never_started (const LvDomain *lv, const Places *places)
+{
+  g_autofree char *name = g_strconcat (lv->name, ".log", NULL);
+  g_autofree char *log = g_build_filename (places->logs, name, NULL);
+  struct stat st;
+  return !lv->active && stat (places->logs, &st) == 0 && stat (log, &st) != 0 && errno == ENOENT;
+}
+
+/* --- the firmware's variables ---------------------------------------------------------------- */
+
+/* Has the firmware variables in a file apart from it, when it runs? */
+static bool
+has_nvram (const xmlNode *os)
+{
+  const xmlNode *loader = xml_child (os, "loader");
+  g_autofree char *firmware = xml_attr_full (os, "firmware");
+  g_autofree char *type = loader != NULL ? xml_attr_full (loader, "type") : NULL;
+  g_autofree char *stateless = loader != NULL ? xml_attr_full (loader, "stateless") : NULL;
+  if (g_strcmp0 (stateless, "yes") == 0)
+    return false;
+  return type != NULL ? g_str_equal (type, "pflash") : g_strcmp0 (firmware, "efi") == 0;
+}
+
+/* Where libvirt makes the variables if it is not told otherwise. It chooses that when the domain
+ * starts, and older releases do not say so afterwards. */
+static void
+find_default_nvram (Found *found, const LvDomain *lv, const Places *places)
+{
+  static const char *const endings[] = { "_VARS.fd", "_VARS.qcow2" };
+  for (size_t i = 0; i < G_N_ELEMENTS (endings); i++) {
+    g_autofree char *name = g_strconcat (lv->name, endings[i], NULL);
+    g_autofree char *path = g_build_filename (places->nvram, name, NULL);
+    struct stat st;
+    if (stat (path, &st) != 0 && errno == ENOENT)
+      continue;
+    add_file (found, "nvram", name, path);
+    return;
+  }
+  g_autofree char *name = g_strconcat (lv->name, endings[0], NULL);
+  g_autofree char *path = g_build_filename (places->nvram, name, NULL);
+  if (!never_started (lv, places))
+    leave_out (found, "nvram", path, g_strerror (ENOENT));
+}
+
+static void
+find_nvram (Found *found, const LvDomain *lv, const Places *places, const xmlNode *domain)
 {
   const xmlNode *os = xml_child (domain, "os");
   const xmlNode *nvram = os != NULL ? xml_child (os, "nvram") : NULL;
   const xmlNode *source = nvram != NULL ? xml_child (nvram, "source") : NULL;
+  g_autofree char *type = nvram != NULL ? xml_attr_full (nvram, "type") : NULL;
   g_autofree char *path = source != NULL ? xml_attr_full (source, "file") : xml_text (nvram);
-  if (path == NULL || *g_strstrip (path) != '/')
-    return;
-  g_autofree char *name = g_path_get_basename (path);
-  add_file (found, "nvram", name, path);
+  if (path != NULL && *g_strstrip (path) == '/') {
+    g_autofree char *name = g_path_get_basename (path);
+    add_file (found, "nvram", name, path);
+  } else if (source != NULL && type != NULL && !g_str_equal (type, "file")) {
+    g_autofree char *dev = xml_attr_full (source, "dev"), *name = xml_attr_full (source, "name");
+    g_autofree char *why = g_strdup_printf ("it is no file (type='%s')", type);
+    leave_out (found, "nvram", dev != NULL ? dev : name != NULL ? name : lv->name, why);
+  } else if (os != NULL && has_nvram (os)) {
+    find_default_nvram (found, lv, places);
+  }
 }
 
-static char *
-tpm_folder (const LvDomain *lv)
-{
-  if (geteuid () == 0)
-    return g_build_filename ("/var/lib/libvirt/swtpm", lv->uuid, NULL);
-  return g_build_filename (g_get_user_config_dir (), "libvirt", "qemu", "swtpm", lv->uuid, NULL);
-}
+/* --- the TPM's state ------------------------------------------------------------------------- */
 
 static void
-find_tpm (Found *found, const LvDomain *lv, const xmlNode *domain)
+find_tpm (Found *found, const LvDomain *lv, const Places *places, const xmlNode *domain)
 {
   const xmlNode *devices = xml_child (domain, "devices");
   const xmlNode *tpm = devices != NULL ? xml_child (devices, "tpm") : NULL;
@@ -103,11 +189,13 @@ find_tpm (Found *found, const LvDomain *lv, const xmlNode *domain)
     return;
   const xmlNode *source = xml_child (backend, "source");
   g_autofree char *path = source != NULL ? xml_attr_full (source, "path") : NULL;
-  g_autofree char *folder = path != NULL ? g_steal_pointer (&path) : tpm_folder (lv);
+  g_autofree char *folder
+      = path != NULL ? g_steal_pointer (&path) : g_build_filename (places->tpm, lv->uuid, NULL);
   struct stat st;
   if (stat (folder, &st) != 0) {
-    if (errno != ENOENT) /* it has not been started yet */
-      leave_out (found, "tpm", folder, g_strerror (errno));
+    int why = errno;
+    if (why != ENOENT || !never_started (lv, places))
+      leave_out (found, "tpm", folder, g_strerror (why));
   } else if (S_ISDIR (st.st_mode)) {
     add_folder (found, "tpm", folder, NULL, 0);
   } else {
@@ -116,14 +204,17 @@ find_tpm (Found *found, const LvDomain *lv, const xmlNode *domain)
   }
 }
 
+/* --- all of it ------------------------------------------------------------------------------- */
+
 static bool
 find_files (Found *found, const LvDomain *lv, const char *xml, TmkError **errp)
 {
   g_autoptr (xmlDoc) doc = xml_doc_parse (xml, strlen (xml), "the domain", "domain", errp);
   if (doc == NULL)
     return false;
-  find_nvram (found, xmlDocGetRootElement (doc));
-  find_tpm (found, lv, xmlDocGetRootElement (doc));
+  g_auto (Places) places = places_of (lv);
+  find_nvram (found, lv, &places, xmlDocGetRootElement (doc));
+  find_tpm (found, lv, &places, xmlDocGetRootElement (doc));
   return true;
 }
 
@@ -151,7 +242,7 @@ lv_describe (LvDomain *lv, TmkError **errp)
                   .left_out = g_ptr_array_new () };
   shown->xml = hv_arena_string (found.arena, xml);
   free (xml); /* libvirt's, from malloc */
-  /* The path of the variables is chosen when it starts, and only then in what runs. */
+  /* What runs may know better where the variables are. */
   bool ok = find_files (&found, lv, lv->active ? lv->xml : shown->xml, errp);
   const TmkDomainFile **files = hv_arena_alloc (found.arena, found.files->len * sizeof *files);
   const char **left_out = hv_arena_alloc (found.arena, found.left_out->len * sizeof *left_out);

@@ -98,6 +98,8 @@ lv_look (LvDomain *lv, TmkError **errp)
     bool gone = lv->state != NULL && tmk_error_code (err) == TMK_ERR_GONE;
     if (!gone || lv->lost || g_get_monotonic_time () >= deadline) {
       lv->lost = gone;
+      if (tmk_error_code (err) == TMK_ERR_NOT_FOUND && tmk_error_hint (err) == NULL)
+        error_hint (&err, "it has ended, and libvirt knows it no more: begin again when it runs");
       error_propagate (errp, err);
       return false;
     }
@@ -286,8 +288,12 @@ static bool
 abort_job (TmkDomain *domain, TmkError **errp)
 {
   LvDomain *lv = (LvDomain *) domain;
-  if (!lv_look (lv, errp))
-    return false;
+  TmkError *err = NULL;
+  if (!lv_look (lv, &err)) {
+    bool gone = tmk_error_code (err) == TMK_ERR_NOT_FOUND && lv_has_record (lv);
+    error_propagate (gone ? NULL : errp, err);
+    return gone && lv_enter (lv, errp) && left (lv, lv_job_settle_gone (lv, errp));
+  }
   if (is_live_job (lv))
     return lv_enter (lv, errp) && left (lv, live_abort (lv, errp));
   TmkDomain *images = lv_images (lv, errp);

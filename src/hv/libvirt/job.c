@@ -2,6 +2,7 @@
 /* hv/libvirt/job.c: see hv/libvirt/job.h. */
 #include "hv/libvirt/job.h"
 
+#include "hv/qmp/machine.h"
 #include "hv/staging_daemon.h"
 #include "util/fsx.h"
 
@@ -9,6 +10,7 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
+#include <unistd.h>
 
 #define DOMAIN "libvirt"
 
@@ -100,6 +102,21 @@ bool
 lv_job_is_staged (const json_t *record)
 {
   return jsonx_bool (record, "staged");
+}
+
+bool
+lv_job_is_copying (const json_t *record)
+{
+  return record_in_phase (record, "copying") && !lv_job_has_result (record)
+         && machine_instance_lives (jsonx_string (record, "process"));
+}
+
+void
+lv_job_set_copying (json_t *record)
+{
+  g_autofree char *self = machine_process (getpid ());
+  record_set_phase (record, "copying");
+  json_object_set_new (record, "process", jsonx_string_or_null (self));
 }
 
 static bool
@@ -247,6 +264,16 @@ learn_active (LvDomain *lv, TmkError **errp)
   return true;
 }
 
+/* QEMU does not answer libvirt meanwhile, which waits for it, for half a minute. */
+bool
+lv_job_is_closed (LvDomain *lv, const json_t *record)
+{
+  const json_t *first = json_array_get (json_object_get (record, "disks"), 0);
+  virDomainBlockInfo info;
+  return virDomainGetBlockInfo (lv->dom, jsonx_string (first, "name"), &info, 0) == 0
+         || virGetLastErrorCode () != VIR_ERR_OPERATION_TIMEOUT;
+}
+
 /* It is not there any more. */
 static bool
 find_result (LvDomain *lv, json_t *record, TmkError **errp)
@@ -259,6 +286,8 @@ find_result (LvDomain *lv, json_t *record, TmkError **errp)
   bool copies = lv_job_is_staged (record) && !jsonx_bool (record, "exported");
   bool pull = jsonx_bool (record, "pull") && !copies;
   if (!pull && ended_well) {
+    if (!lv_job_is_closed (lv, record))
+      return true; /* the next look may tell */
     note_written (record);
     lv_job_set_result (record, "done", NULL);
     return true;

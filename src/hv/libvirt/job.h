@@ -4,15 +4,17 @@
  * state folder while it is there, "libvirt-last" when it has ended. A JSON object:
  *
  *   format 1, id, owner, pull, phase, started_us, ended_us, quiesced, frozen_us,
- *   staged, exported, pidfile (of a staged pull), folder (of our own socket), socket, served,
+ *   staged, exported, pidfile (of a staged pull), process (that copies it), folder (of our own
+ *   socket), socket, served,
  *   definition (aligned, internal form), checkpoint_name,
  *   disks: [{name, mode, incremental, target, block, made, format, size, export, exportbitmap,
  *            depth, state, done, total, room}],
  *   result: {state: done|failed|cancelled, code, message, hint}     once it is known
  *
- * Phases: `starting` (libvirt is being asked: if nobody is doing that, take it back), `running`,
- * `ended` (in the last one only). The state's lock is held by whoever changes it. What is told of
- * it has the names that hv/job_record.h shows.
+ * Phases: `starting` (libvirt is being asked: if nobody is doing that, take it back), `copying` (of
+ * a staged pull: `process` waits for the copies; if that has ended, take it back), `running`,
+ * `ended` (in the last one only). The state's lock is held by whoever changes it, and not while
+ * disks are copied. What is told of it has the names that hv/job_record.h shows.
  */
 #pragma once
 
@@ -32,6 +34,10 @@ bool lv_job_write (LvDomain *lv, json_t *record, TmkError **errp);
  * hv/qmp/staging.h). What changed is what was written to the image of an incremental one. */
 bool lv_job_is_staged (const json_t *record);
 
+/* Are its disks being copied, by a process that is there and will see to the rest? */
+bool lv_job_is_copying (const json_t *record);
+void lv_job_set_copying (json_t *record);
+
 /* libvirt can be restarted at any time, so these ask again where that may help. Where it does not
  * answer they fail, and nothing is known of the job: it may well run.
  *
@@ -43,6 +49,10 @@ bool lv_job_is_libvirts (LvDomain *lv, const json_t *record, bool *is, TmkError 
 
 /* Does libvirt run that job, or, of a staged pull, the daemon serve it? */
 bool lv_job_is_there (LvDomain *lv, const json_t *record, bool *is, TmkError **errp);
+
+/* Has QEMU closed what the job wrote? libvirt says that it has ended before, and closing takes as
+ * long as the storage needs to have it all. Waits for it, but not for ever. */
+bool lv_job_is_closed (LvDomain *lv, const json_t *record);
 
 /* Does a process listen at that unix socket? It is not connected to: a server of QEMU's is not to
  * be disturbed. */

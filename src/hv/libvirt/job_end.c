@@ -137,22 +137,54 @@ drop_checkpoint (LvDomain *lv, const json_t *record, TmkError **errp)
   return lv->active ? live_checkpoint_purge (lv, name, errp) : drop_from_images (lv, name, errp);
 }
 
-bool
-lv_job_settle (LvDomain *lv, json_t *record, TmkError **errp)
+static bool
+is_done (const json_t *record)
 {
   const char *state = jsonx_string (json_object_get (record, "result"), "state");
-  bool done = g_strcmp0 (state, "done") == 0;
-  if (!lv_job_write (lv, record, errp))
-    return false;
-  if (!done && !drop_checkpoint (lv, record, errp))
-    return false;
-  if ((!done || lv_job_is_staged (record)) && !remove_targets (record, errp))
+  return g_strcmp0 (state, "done") == 0;
+}
+
+/* What there is of it in files goes, and the record becomes the last one. */
+static bool
+make_last (LvDomain *lv, json_t *record, TmkError **errp)
+{
+  if ((!is_done (record) || lv_job_is_staged (record)) && !remove_targets (record, errp))
     return false;
   remove_folder (record);
   record_set_phase (record, "ended");
   json_object_set_new (record, "ended_us", json_integer (g_get_real_time ()));
   return state_write (lv->state, "libvirt-last", record, errp)
          && state_remove (lv->state, "libvirt-job", errp);
+}
+
+bool
+lv_job_settle (LvDomain *lv, json_t *record, TmkError **errp)
+{
+  bool done = is_done (record);
+  if (!lv_job_write (lv, record, errp))
+    return false;
+  if (!done && !drop_checkpoint (lv, record, errp))
+    return false;
+  return make_last (lv, record, errp);
+}
+
+bool
+lv_job_settle_gone (LvDomain *lv, TmkError **errp)
+{
+  TmkError *err = NULL;
+  g_autoptr (json_t) record = lv_job_read (lv, &err);
+  error_propagate (errp, err);
+  if (record == NULL)
+    return err == NULL;
+  if (!stop_daemon (record, errp))
+    return false;
+  error_set (&err, DOMAIN, TMK_ERR_GONE, 0, "domain '%s' has ended, and libvirt knows it no more",
+             lv->name);
+  error_hint (&err, "begin again when it runs");
+  if (!lv_job_has_result (record))
+    lv_job_set_result (record, "failed", err);
+  tmk_error_free (err);
+  return lv_job_write (lv, record, errp) && make_last (lv, record, errp);
 }
 
 bool
@@ -168,7 +200,19 @@ lv_job_cancel (LvDomain *lv, json_t *record, TmkError **errp)
 bool
 lv_job_put_away (LvDomain *lv, json_t *record, TmkError **errp)
 {
-  return lv_job_look (lv, record, errp) && lv_job_cancel (lv, record, errp);
+  bool is_there = false;
+  if (!lv_job_look (lv, record, errp)
+      || (!lv_job_has_result (record) && !lv_job_is_there (lv, record, &is_there, errp)))
+    return false;
+  if (!lv_job_has_result (record) && !is_there) {
+    error_set (errp, DOMAIN, TMK_ERR_BUSY, 0,
+               "domain '%s': QEMU still writes what its last job made", lv->name);
+    error_hint (errp, "try again when the storage has taken it all");
+    return false;
+  }
+  if (lv_job_is_staged (record) && !jsonx_bool (record, "exported") && is_done (record))
+    lv_job_clear_result (record); /* copies that nobody could read */
+  return lv_job_cancel (lv, record, errp);
 }
 
 bool

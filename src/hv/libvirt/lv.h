@@ -142,6 +142,10 @@ bool live_abort (LvDomain *lv, TmkError **errp);
  * the state's lock. */
 bool lv_job_put_away_left (LvDomain *lv, TmkError **errp);
 
+/* Tidies up behind a job of a domain that has ended and that libvirt does not know any more. Its
+ * images are left alone: they may be in use elsewhere. With the state's lock. */
+bool lv_job_settle_gone (LvDomain *lv, TmkError **errp);
+
 /* Is there something to tell, or to clean up, of a job that was begun while the domain ran? */
 bool lv_has_record (LvDomain *lv);
 

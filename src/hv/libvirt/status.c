@@ -15,7 +15,8 @@ static TmkJobState
 state_of (const json_t *record)
 {
   const char *state = jsonx_string (json_object_get (record, "result"), "state");
-  if (record_in_phase (record, "starting"))
+  if (record_in_phase (record, "starting")
+      || (record_in_phase (record, "copying") && !lv_job_is_copying (record)))
     return TMK_JOB_INTERRUPTED;
   if (state == NULL)
     return TMK_JOB_RUNNING;
@@ -62,6 +63,10 @@ live_job_status (LvDomain *lv, bool act, TmkError **errp)
       lv_job_watch (lv, record);
     if (act && lv_job_has_result (record) && !lv_job_settle (lv, record, errp))
       return NULL;
+  } else if (record != NULL && lv_job_is_copying (record)) {
+    if (!lv_job_look (lv, record, errp))
+      return NULL;
+    lv_job_clear_result (record); /* that is for who copies to find out */
   }
   TmkJobStatus *status = show (record);
   job_seen_note (&lv->seen, status);
@@ -89,6 +94,15 @@ live_job_xml (LvDomain *lv, unsigned flags, TmkError **errp)
 
 /* --- reading --------------------------------------------------------------------------------- */
 
+static void
+set_copying_error (TmkError **errp)
+{
+  error_set (errp, DOMAIN, TMK_ERR_BUSY, 0, "the disks are still being copied");
+  error_hint (errp,
+              "wait until 'tidemark begin' returns; 'tidemark status' shows how far it is, and"
+              " 'tidemark abort' ends it");
+}
+
 TmkBlockSource *
 live_open_disk (LvDomain *lv, const char *name, const TmkNbdOptions *options, TmkError **errp)
 {
@@ -97,6 +111,10 @@ live_open_disk (LvDomain *lv, const char *name, const TmkNbdOptions *options, Tm
   const char *xml = jsonx_string (record, "definition"),
              *export_name = jsonx_string (disk, "export");
   bool runs = record != NULL && export_name != NULL && xml != NULL;
+  if (record != NULL && lv_job_is_copying (record)) {
+    set_copying_error (errp);
+    return NULL;
+  }
   if (runs && !lv_job_is_there (lv, record, &runs, errp))
     return NULL;
   if (!runs) {
@@ -208,7 +226,11 @@ live_end (LvDomain *lv, TmkError **errp)
     error_hint (errp, "wait for it with 'tidemark wait', or cancel it with 'tidemark abort'");
     return false;
   }
-  if (record_in_phase (record, "starting")) {
+  if (lv_job_is_copying (record)) {
+    set_copying_error (errp);
+    return false;
+  }
+  if (!record_in_phase (record, "running")) {
     error_set (errp, DOMAIN, TMK_ERR_FAILED, 0, "the job was cut off as it began");
     error_hint (errp, "'tidemark abort' cleans up");
     return false;
