@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <tidemark/libvirt.h>
+#include <unistd.h>
 
 #define DOMAIN "libvirt"
 
@@ -160,6 +161,16 @@ connection_is_since (virConnectPtr connection, unsigned long release)
 {
   unsigned long version = 0;
   return virConnectGetLibVersion (connection, &version) == 0 && version >= release;
+}
+
+/* Root's session libvirt takes for the system's. */
+bool
+connection_is_session (virConnectPtr connection)
+{
+  char *uri = geteuid () != 0 ? virConnectGetURI (connection) : NULL;
+  g_autoptr (GUri) parsed = uri != NULL ? g_uri_parse (uri, G_URI_FLAGS_NONE, NULL) : NULL;
+  free (uri); /* libvirt's, from malloc */
+  return parsed != NULL && g_str_equal (g_uri_get_path (parsed), "/session");
 }
 
 virDomainPtr

@@ -15,6 +15,9 @@ virConnectPtr connection_open (const char *uri, TmkError **errp);
  * 11004000 is 11.4.0. */
 bool connection_is_since (virConnectPtr connection, unsigned long release);
 
+/* Is it the user's own libvirt, which keeps everything below his home? Else it is the system's. */
+bool connection_is_session (virConnectPtr connection);
+
 /* Turns libvirt's last error into one of ours. `format` says what could not be done. */
 void connection_set_error (TmkError **errp, const char *format, ...) G_GNUC_PRINTF (2, 3);
 

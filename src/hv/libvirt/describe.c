@@ -86,21 +86,11 @@ places_clear (Places *places)
 }
 G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC (Places, places_clear)
 
-/* A session has its own, but for root's, which libvirt takes for the system's. */
-static bool
-is_session (const LvDomain *lv)
-{
-  char *uri = geteuid () != 0 ? virConnectGetURI (lv->connection) : NULL;
-  g_autoptr (GUri) parsed = uri != NULL ? g_uri_parse (uri, G_URI_FLAGS_NONE, NULL) : NULL;
-  free (uri); /* libvirt's, from malloc */
-  return parsed != NULL && g_str_equal (g_uri_get_path (parsed), "/session");
-}
-
 static Places
 places_of (const LvDomain *lv)
 {
   const char *conf = g_get_user_config_dir (), *cache = g_get_user_cache_dir ();
-  if (is_session (lv))
+  if (connection_is_session (lv->connection))
     return (Places){ .nvram = g_build_filename (conf, "libvirt/qemu/nvram", NULL),
                      .tpm = g_build_filename (conf, "libvirt/qemu/swtpm", NULL),
                      .logs = g_build_filename (cache, "libvirt/qemu/log", NULL) };

@@ -7,15 +7,15 @@
 
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 /* libvirt does not tell, but writes it down (source: libvirt, src/qemu/qemu_conf.c). */
 static long
 find_pid (const LvDomain *lv)
 {
-  g_autofree char *folder = geteuid () == 0 ? g_strdup ("/run/libvirt/qemu")
-                                            : g_build_filename (g_get_user_runtime_dir (),
-                                                                "libvirt", "qemu", "run", NULL);
+  g_autofree char *folder
+      = connection_is_session (lv->connection)
+            ? g_build_filename (g_get_user_runtime_dir (), "libvirt", "qemu", "run", NULL)
+            : g_strdup ("/run/libvirt/qemu");
   g_autofree char *path = g_strdup_printf ("%s/%s.pid", folder, lv->name);
   g_autofree char *text = NULL;
   return g_file_get_contents (path, &text, NULL, NULL) ? strtol (text, NULL, 10) : 0;
